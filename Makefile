@@ -1,0 +1,42 @@
+# Everything a user types. `make help` lists it; each target sets up what it needs.
+PYTHON  ?= python3.11
+VENV    := .venv
+BIN     := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PORT    ?= 5000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test check bench ui clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## create .venv and install the tested versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+train: $(INSTALLED)  ## run the main sweep (MLP widths under label noise) and print the comparison
+	$(BIN)/python train.py -m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15
+
+test: check  ## run all checks and tests
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## time stacks against plain loops, side by side; writes docs/bench.md and docs/bench.json
+	$(BIN)/python -m bench
+
+ui: $(INSTALLED)  ## open the MLflow UI on http://127.0.0.1:5000 (PORT=n for another)
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui \
+	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}" --host 127.0.0.1 --port $(PORT) --workers 1
+
+clean:  ## remove the environment and caches; recorded runs in mlruns/ stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

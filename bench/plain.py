@@ -1,0 +1,105 @@
+"""The reference's way, to compare with: one run at a time, a plain PyTorch loop or an ordinary Lightning fit."""
+
+from collections.abc import Callable
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mnist1d.config import Run
+from mnist1d.data import load
+from mnist1d.models.make import make_model
+from mnist1d.stack import build_member
+
+
+def tensors(run: Run) -> dict[str, tuple[Tensor, Tensor]]:
+    """The run's splits as tensors: inputs [rows, length], labels [rows]."""
+    splits = load(run.data)
+    return {
+        name: (torch.from_numpy(getattr(splits, f"{name}_x")), torch.from_numpy(getattr(splits, f"{name}_y")))
+        for name in ("train", "test")
+    }
+
+
+def plain_loop(run: Run) -> Callable[[int], None]:
+    """``take(steps)``: so many more optimiser steps of a plain loop, written as the reference writes it."""
+    x, y = tensors(run)["train"]
+    model = build_member(lambda: make_model(run.model), run.seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=run.optimizer.lr)
+    size, done = run.data.batch_size, 0
+
+    def take(steps: int) -> None:
+        nonlocal done
+        for step in range(done, done + steps):
+            start = step * size % len(x)
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[start : start + size]), y[start : start + size]).backward()
+            optimizer.step()
+        done += steps
+
+    return take
+
+
+def plain_run(run: Run) -> float:
+    """A whole run, evaluated on both splits as often as ours is; returns the final test accuracy."""
+    splits = tensors(run)
+    (x, y), size = splits["train"], run.data.batch_size
+    model = build_member(lambda: make_model(run.model), run.seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=run.optimizer.lr)
+    accuracy = 0.0
+    for step in range(run.trainer.max_steps):
+        start = step * size % len(x)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[start : start + size]), y[start : start + size]).backward()
+        optimizer.step()
+        if step % run.trainer.eval_every == 0 or step == run.trainer.max_steps - 1:
+            accuracy = _evaluate(model, splits)
+    return accuracy
+
+
+@torch.no_grad()
+def _evaluate(model: nn.Module, splits: dict[str, tuple[Tensor, Tensor]]) -> float:
+    for x, y in splits.values():  # train, then test
+        logits = model(x)
+        F.cross_entropy(logits, y).item()
+        accuracy = (logits.argmax(1) == y).float().mean().item()
+    return accuracy
+
+
+class OrdinaryModule(pl.LightningModule):
+    """One run as Lightning's own examples write it."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.lr = run.optimizer.lr
+        self.model = build_member(lambda: make_model(run.model), run.seed)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
+        """Mean cross-entropy of the mini-batch."""
+        x, y = batch
+        return F.cross_entropy(self.model(x), y)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, PyTorch's defaults."""
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+
+def lightning_fit(run: Run) -> Callable[[int], None]:
+    """``take(steps)``: so many more steps by one Trainer for one run, data from a DataLoader."""
+    module = OrdinaryModule(run)
+    loader = DataLoader(TensorDataset(*tensors(run)["train"]), batch_size=run.data.batch_size)
+
+    def take(steps: int) -> None:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_steps=steps,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, loader)
+
+    return take

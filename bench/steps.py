@@ -1,0 +1,73 @@
+"""Milliseconds per optimiser step per run: plain loop, ordinary Lightning, stacks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.plain import lightning_fit, plain_loop
+from bench.timing import Timing, Variant, side_by_side
+from mnist1d.blocks import StackData
+from mnist1d.classification import StackedClassification, train_steps
+from mnist1d.config import Run
+from mnist1d.cost import most_members
+from mnist1d.plan import signature
+
+
+@dataclass(frozen=True)
+class Case:
+    """An architecture, the size of stack that its target speaks of, and that target (plain / stack)."""
+
+    name: str
+    overrides: tuple[str, ...]
+    size: int
+    target: float
+
+
+CASES = (
+    Case("logistic", ("model=logistic",), 20, 8),
+    Case("MLP 10", ("model=mlp", "model.hidden=10"), 100, 20),
+    Case("MLP 100", ("model=mlp", "model.hidden=100"), 20, 5),
+    Case("MLP 300", ("model=mlp", "model.hidden=300"), 20, 2.5),
+    Case("CNN 25", ("model=cnn", "model.channels=25"), 20, 4),
+    Case("CNN 100", ("model=cnn", "model.channels=100"), 20, 2.5),
+    Case("GRU", ("model=gru",), 20, 8),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the table; `planned` is the stack size that the planner would cut `case.size` runs to."""
+
+    case: Case
+    planned: int
+    plain: Timing
+    lightning: Timing
+    single: Timing
+    stack: Timing
+
+
+def stacked_loop(runs: list[Run]) -> Callable[[int], None]:
+    """``take(steps)``: so many more steps of a stack, without Lightning round it."""
+    data = StackData(runs)
+    data.setup()
+    module = StackedClassification(runs)
+    optimizer, batches, done = module.configure_optimizers(), data.batches(), 0
+
+    def take(steps: int) -> None:
+        nonlocal done
+        train_steps(module.model, optimizer, batches, range(done, done + steps))
+        done += steps
+
+    return take
+
+
+def measure(case: Case, make_run: Callable[..., Run], turns: int, seconds: float) -> Result:
+    """Time one architecture four ways, in turn; the stack is cut as the planner cuts it."""
+    runs = [make_run(*case.overrides, f"seed={seed}") for seed in range(case.size)]
+    planned = min(case.size, most_members(runs)[signature(runs[0])])
+    variants = [
+        Variant("plain loop", 1, plain_loop(runs[0])),
+        Variant("Lightning", 1, lightning_fit(runs[0])),
+        Variant("stack of 1", 1, stacked_loop(runs[:1])),
+        Variant(f"stack of {planned}", planned, stacked_loop(runs[:planned])),
+    ]
+    return Result(case, planned, *side_by_side(variants, turns, seconds))

@@ -1,0 +1,311 @@
+"""Runs from MLflow: the only place that reads the store.
+
+A plain local `sqlite:///` store is read with five SQL queries, which takes a tenth of the client's time and
+does without importing mlflow. Every other store, and a database whose tables are not as expected, goes
+through `MlflowClient`: runs in pages of 1000, histories one by one in threads, because the public API has no
+bulk call. Both roads give the same `Runs`; a test holds them together.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as StoredRun
+
+FINGERPRINT = "mnist1d.fingerprint"  # the tag every run of ours has, and nothing else: sweeps have none
+SWEEP = "mnist1d.sweep"
+_INFINITY = 1.797e308  # SQL stores keep an infinite value as the largest double
+
+
+class StoreError(RuntimeError):
+    """The store cannot be read; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs as analysis wants them, every fingerprint once.
+
+    table      one row per run: run_id, name, status, started and ended (ms since 1970), the config under its
+               own dotted keys with its own types (lists as tuples), last metrics under their names
+               (`test/acc_final`), tags under theirs (`mnist1d.sweep`). What a run lacks is None or nan.
+    histories  metric -> frame [run_id, step]; nan where a run was not evaluated at that step
+    """
+
+    table: pd.DataFrame
+    histories: dict[str, pd.DataFrame]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The rows whose numbers count."""
+        return self.table[self.table["status"] == "FINISHED"]
+
+    @property
+    def missing(self) -> pd.DataFrame:
+        """The rows that were started and gave no result: FAILED, KILLED, RUNNING or SCHEDULED."""
+        return self.table[self.table["status"] != "FINISHED"]
+
+    def where(self, key: str, value: Any) -> Runs:
+        """The runs whose column `key` of the table equals `value`; none where there is no such column."""
+        kept = self.table[key] == value if key in self.table else np.zeros(len(self), dtype=bool)
+        return Runs(self.table[kept], self.histories)
+
+    def curves(self, metric: str, run_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """One metric of some runs: steps # [step], ascending, and values # [run, step].
+
+        Only the steps at which at least one of them was evaluated; a run without the metric is a row of nan.
+        """
+        rows = self.histories[metric].reindex(run_ids).dropna(axis="columns", how="all")
+        return rows.columns.to_numpy(), rows.to_numpy()
+
+
+def read_runs(
+    uri: str,
+    experiment: str | None = None,
+    sweep: str | None = None,
+    metrics: Sequence[str] = (),
+    folder: str | None = None,
+) -> Runs:
+    """Read runs, their configs and final metrics, and the histories of the metrics named.
+
+    uri         of the MLflow store, e.g. sqlite:///mlruns/mlflow.db or http://127.0.0.1:5000
+    experiment  only runs whose config has this `experiment`
+    sweep       only runs whose tag mnist1d.sweep is this
+    metrics     the metrics whose histories are read
+    folder      only runs in this MLflow experiment (the config's tracking.experiment)
+
+    Of runs with equal fingerprints the newest FINISHED one counts, or the newest if none finished. A local
+    store that does not exist yet gives empty Runs and is not created. Raises StoreError where there is a
+    store and it cannot be read.
+    """
+    wanted = _Wanted(experiment, sweep, folder, tuple(metrics))
+    database = _local_database(uri)
+    if database is None:
+        return _assemble(_from_client(uri, wanted), wanted.metrics)
+    if not database.exists():
+        return _assemble(_parts(), wanted.metrics)
+    try:
+        return _assemble(_from_sqlite(database, wanted), wanted.metrics)
+    except (sqlite3.Error, pd.errors.DatabaseError):
+        return _assemble(_from_client(uri, wanted), wanted.metrics)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    experiment: str | None
+    sweep: str | None
+    folder: str | None
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What either road brings back, before it is put together."""
+
+    runs: pd.DataFrame  # run_id, name, status, started, ended
+    params: pd.DataFrame  # run_id, key, value
+    tags: pd.DataFrame  # run_id, key, value
+    finals: pd.DataFrame  # run_id, key, value
+    points: pd.DataFrame  # run_id, key, step, value; oldest first
+
+
+# -- the short road: a local sqlite file ------------------------------------------------------------------
+
+
+def _local_database(uri: str) -> Path | None:
+    prefix, _, path = uri.partition(":///")
+    return Path(path) if prefix == "sqlite" and path and "?" not in path else None
+
+
+_CHOSEN = """
+WITH chosen AS (
+  SELECT run_uuid FROM runs JOIN experiments USING (experiment_id)
+  WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
+    AND (:folder IS NULL OR experiments.name = :folder)
+    AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mnist1d.fingerprint')
+    AND (:sweep IS NULL
+         OR run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mnist1d.sweep' AND value = :sweep))
+    AND (:experiment IS NULL
+         OR run_uuid IN (SELECT run_uuid FROM params WHERE key = 'experiment' AND value = :experiment)))
+"""
+_VALUE = "CASE WHEN is_nan THEN NULL ELSE value END AS value"
+
+
+def _from_sqlite(database: Path, wanted: _Wanted) -> _Parts:
+    names: dict[str, Any] = {"experiment": wanted.experiment, "sweep": wanted.sweep, "folder": wanted.folder}
+    marks = ", ".join(f":metric{i}" for i in range(len(wanted.metrics)))
+    names |= {f"metric{i}": metric for i, metric in enumerate(wanted.metrics)}
+    address = f"{database.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=20)) as connection:
+
+        def ask(columns: str, rest: str) -> pd.DataFrame:
+            query = f"{_CHOSEN} SELECT run_uuid AS run_id, {columns} FROM {rest}"
+            return pd.read_sql_query(query, connection, params=names)
+
+        return _Parts(
+            ask(
+                "name, status, start_time AS started, end_time AS ended", "chosen JOIN runs USING (run_uuid)"
+            ),
+            ask("key, value", "chosen JOIN params USING (run_uuid)"),
+            ask("key, value", "chosen JOIN tags USING (run_uuid) WHERE key LIKE 'mnist1d.%'"),
+            ask(f"key, {_VALUE}", "chosen JOIN latest_metrics USING (run_uuid)"),
+            ask(
+                f"key, step, {_VALUE}",
+                f"chosen JOIN metrics USING (run_uuid) WHERE key IN ({marks}) ORDER BY timestamp",
+            ),
+        )
+
+
+# -- the long road: any store, through the client ---------------------------------------------------------
+
+
+def _from_client(uri: str, wanted: _Wanted) -> _Parts:
+    if uri.startswith("http"):
+        _check_server(uri)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by mlflow at import
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        client = MlflowClient(uri)
+        runs = _search(client, wanted)
+        return _parts(runs, _points(client, runs, wanted.metrics))
+    except (MlflowException, SQLAlchemyError) as error:
+        raise StoreError(f"cannot read runs from {uri}: {str(error).splitlines()[0]}") from error
+
+
+def _check_server(uri: str) -> None:
+    """Ask once with a short limit: the client itself would retry a dead server for minutes."""
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # it answers; whether it lets us read is the client's question
+    except (OSError, ValueError) as error:
+        raise StoreError(f"the MLflow server at {uri} does not answer: {error}") from error
+
+
+def _search(client: Any, wanted: _Wanted) -> list[StoredRun]:
+    clauses = [f"tags.`{FINGERPRINT}` != ''"]
+    if wanted.experiment is not None:
+        clauses.append(f"params.experiment = {_quoted(wanted.experiment)}")
+    if wanted.sweep is not None:
+        clauses.append(f"tags.`{SWEEP}` = {_quoted(wanted.sweep)}")
+    folders = [e.experiment_id for e in client.search_experiments() if wanted.folder in (None, e.name)]
+    runs: list[StoredRun] = []
+    token: str | None = None
+    while folders:
+        page = client.search_runs(folders, " and ".join(clauses), max_results=1000, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            break
+    return runs
+
+
+def _quoted(text: str) -> str:
+    if "'" in text:
+        raise StoreError(f"a name to search for cannot hold a quote: {text}")
+    return f"'{text}'"
+
+
+def _parts(runs: Sequence[StoredRun] = (), points: Sequence[tuple[str, str, int, float]] = ()) -> _Parts:
+    ours = [tag for tag in _items(runs, "tags") if tag[1].startswith("mnist1d.")]
+    return _Parts(
+        pd.DataFrame([_info(run) for run in runs], columns=["run_id", "name", "status", "started", "ended"]),
+        pd.DataFrame(_items(runs, "params"), columns=["run_id", "key", "value"]),
+        pd.DataFrame(ours, columns=["run_id", "key", "value"]),
+        pd.DataFrame(_items(runs, "metrics"), columns=["run_id", "key", "value"]),
+        pd.DataFrame(points, columns=["run_id", "key", "step", "value"]),
+    )
+
+
+def _info(run: StoredRun) -> tuple[Any, ...]:
+    info = run.info
+    return info.run_id, info.run_name, info.status, info.start_time, info.end_time
+
+
+def _items(runs: Sequence[StoredRun], kind: str) -> list[tuple[str, str, Any]]:
+    return [(run.info.run_id, key, value) for run in runs for key, value in getattr(run.data, kind).items()]
+
+
+def _points(client: Any, runs: list[StoredRun], metrics: Sequence[str]) -> list[tuple[str, str, int, float]]:
+    asked = [(run.info.run_id, metric) for run in runs for metric in metrics if metric in run.data.metrics]
+
+    def one(ask: tuple[str, str]) -> list[tuple[str, str, int, float]]:
+        history = sorted(client.get_metric_history(*ask), key=lambda point: point.timestamp)
+        return [(*ask, point.step, point.value) for point in history]
+
+    with ThreadPoolExecutor(8) as pool:
+        return [point for history in pool.map(one, asked) for point in history]
+
+
+# -- putting together -------------------------------------------------------------------------------------
+
+
+def _assemble(parts: _Parts, metrics: Sequence[str]) -> Runs:
+    params = parts.params.assign(value=[_typed(text) for text in parts.params["value"]])
+    finals = parts.finals.assign(value=_restored(parts.finals["value"]))
+    table = parts.runs.set_index("run_id", drop=False)
+    for part in (params, finals, parts.tags):
+        table = table.join(_wide(part, "key"))
+    points = parts.points.assign(value=_restored(parts.points["value"]))
+    table = _one_per_fingerprint(table)
+    histories = {metric: _history(points[points["key"] == metric], table.index) for metric in metrics}
+    return Runs(table.reset_index(drop=True), histories)
+
+
+def _wide(part: pd.DataFrame, columns: str) -> pd.DataFrame:
+    return part.pivot(index="run_id", columns=columns, values="value").rename_axis(columns=None)
+
+
+def _history(points: pd.DataFrame, run_ids: pd.Index) -> pd.DataFrame:
+    # A batch sent twice left a step twice: the later one counts, as in MLflow's own latest value.
+    once = points.drop_duplicates(["run_id", "step"], keep="last")
+    return _wide(once, "step").reindex(run_ids).sort_index(axis="columns")
+
+
+def _one_per_fingerprint(table: pd.DataFrame) -> pd.DataFrame:
+    if table.empty:
+        return table
+    ranked = table.assign(done=table["status"] == "FINISHED").sort_values(["done", "started"], kind="stable")
+    best = ranked.drop_duplicates(FINGERPRINT, keep="last")
+    return best.drop(columns="done").sort_values("started", kind="stable")
+
+
+def _restored(values: pd.Series) -> pd.Series:
+    numbers = values.astype(float)
+    return numbers.mask(numbers > _INFINITY, math.inf).mask(numbers < -_INFINITY, -math.inf)
+
+
+_WORDS = {"null": None, "None": None, "true": True, "True": True, "false": False, "False": False}
+
+
+@lru_cache(maxsize=4096)
+def _typed(text: str) -> Any:
+    """A param's text as the value it was, written as Hydra writes it (null, true) or as Python does."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[:1] == "[" and text[-1:] == "]" and "[" not in text[1:]:
+        return tuple(_typed(part.strip(" '\"")) for part in text[1:-1].split(",") if part)
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text

@@ -1,0 +1,28 @@
+"""The typed configuration of a run, and the check of a command line before anything is imported.
+
+`check(sys.argv[1:])` reports every fault of a command line at once; `parse(cfg)` turns a composed
+config into a `Run`.
+The keys live in conf/, their types and limits in `schema`.
+"""
+
+from mnist1d.config.command import check
+from mnist1d.config.faults import ConfigError, Fault, refuse
+from mnist1d.config.schema import SGD, Adam, Data, Model, Optimizer, Run, Tracking, Trainer
+from mnist1d.config.validate import parse, validate
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "ConfigError",
+    "Data",
+    "Fault",
+    "Model",
+    "Optimizer",
+    "Run",
+    "Tracking",
+    "Trainer",
+    "check",
+    "parse",
+    "refuse",
+    "validate",
+]

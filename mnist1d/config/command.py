@@ -1,0 +1,322 @@
+"""Checking a command line before anything heavy is imported.
+
+Hydra stops at the first fault and advises `+key` for a typo. Here every override, every value of a sweep and
+every combination of values is looked at, and all faults are shown together, within a second. Hydra's own
+parsers read the command line, Hydra's own loader composes the configs.
+"""
+
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from mnist1d.config.faults import Absent, ConfigError, Conflict, Fault, nearest, refuse
+from mnist1d.config.schema import Run
+from mnist1d.config.validate import validate
+
+if TYPE_CHECKING:  # Hydra takes 0.1 s to import: not for those who only want `Run`
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+    from mnist1d.compose import Base, Composer
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+ONE_VALUE = {"experiment", "profile"}  # an experiment brings its own sweep, the profile sets its size
+MOST_VALUES = 200  # of one key that are looked at, from both ends
+MOST_COMBINATIONS = 10_000  # of all keys; the launcher looks at every job again before it trains any
+
+
+def check(argv: Sequence[str], conf: Path = CONF) -> None:
+    """Print all faults of a command line to stderr and exit with status 2; return if there are none.
+
+    Args:
+        argv: the arguments, without the program's name.
+        conf: folder of config.yaml and its groups.
+
+    Calls that train nothing (--help, --cfg, --info …) and those with a config of their own (--config-dir …)
+    are left to Hydra. torch is never imported.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    args = get_args_parser().parse_args(list(argv))
+    asks = (args.help, args.hydra_help, args.cfg, args.info, args.shell_completion, args.experimental_rerun)
+    if any(asks) or any((args.config_path, args.config_name, args.config_dir)):
+        return
+    if faults := command_faults(args, conf):
+        refuse(faults)
+
+
+def command_faults(args: Namespace, conf: Path) -> list[Fault]:
+    """Everything that is wrong with parsed arguments, each fault once."""
+    from hydra import version
+
+    from mnist1d.compose import Composer
+
+    version.setbase("1.3")
+    overrides, unreadable = read(args.overrides)
+    examination = Examination(Composer.of(conf), found=[*unreadable, *contradictions(overrides)])
+    try:
+        examination.examine(overrides, args.multirun)
+    except Exception as error:  # whatever else Hydra or OmegaConf object to, in their words
+        examination.found.append(_foreign(error))
+    return ConfigError(examination.found).faults
+
+
+def read(texts: Iterable[str]) -> "tuple[list[Override], list[Fault]]":
+    """Overrides as Hydra parses them, and a fault for each that it cannot parse."""
+    from hydra.errors import HydraException
+
+    from mnist1d.compose import parse_override
+
+    overrides, faults = [], []
+    for text in texts:
+        try:
+            overrides.append(parse_override(text))
+        except HydraException:
+            problem = "cannot be read" if "=" in text else "not of the form key=value"
+            faults.append(
+                Fault(text, Absent, problem, "key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'")
+            )
+    return overrides, faults
+
+
+def contradictions(overrides: "Iterable[Override]") -> Iterator[Fault]:
+    """Faults of keys that are given twice, with different values."""
+    seen: dict[str, str] = {}
+    for override in overrides:
+        key, text = override.get_key_element().lstrip("+"), _typed(override)
+        if seen.setdefault(key, text) != text:
+            yield Fault(key, Absent, f"given twice, as {seen[key]} and as {text}")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key of the user's config and the values it is to take, each with its spelling on the command line."""
+
+    key: str
+    values: list[tuple[str, Any]]
+    swept: bool = False
+    added: bool = False
+
+    @classmethod
+    def of(cls, override: "Override") -> "Setting":
+        """The setting that an override asks for."""
+        if override.is_sweep_override():
+            convert = override._convert_value
+            values = list(
+                zip(override.sweep_string_iterator(), map(convert, override.sweep_iterator()), strict=True)
+            )
+        else:
+            value: Any = override.value()
+            values = [(override.get_value_element_as_str(), value)]
+        return cls(override.key_or_group, values, override.is_sweep_override(), override.is_add())
+
+    @property
+    def typed(self) -> str:
+        """All values, as one would type them."""
+        shown = [text for text, _ in self.values]
+        return ",".join(shown if len(shown) <= 5 else [*shown[:3], "…", shown[-1]])
+
+    @property
+    def sample(self) -> list[tuple[str, Any]]:
+        """The values, or many from both ends if there are too many."""
+        half = MOST_VALUES // 2
+        return self.values if len(self.values) <= MOST_VALUES else self.values[:half] + self.values[-half:]
+
+
+@dataclass
+class Examination:
+    """Looks at one command line step by step; each step notes its faults and passes on what is sound."""
+
+    composer: "Composer"
+    found: list[Fault] = field(default_factory=list)
+    hydra: list[str] = field(default_factory=list)
+
+    def examine(self, overrides: "list[Override]", multirun: bool) -> None:
+        """Note all faults of `overrides`."""
+        sound = [override for override in overrides if self._is_sound(override)]
+        self.hydra = [str(override.input_line) for override in sound if override.is_hydra_override()]
+        typed = self._settings(override for override in sound if not override.is_hydra_override())
+        master = self._master(typed)
+        if multirun or str(master.hydra.mode).endswith("MULTIRUN"):
+            settings = self._with_experiment(master, typed)
+        else:
+            settings = typed
+            self.found += [_not_swept(setting) for setting in typed if setting.swept]
+        self._examine_jobs(settings)
+
+    def _is_sound(self, override: "Override") -> bool:
+        faults = list(self._form_faults(override))
+        self.found += faults
+        return not faults
+
+    def _form_faults(self, override: "Override") -> Iterator[Fault]:
+        key, typed = override.key_or_group, _typed(override)
+        if override.is_hydra_override():
+            if override.is_sweep_override():
+                yield Fault(key, typed, "Hydra's own settings cannot be swept")
+            elif self.composer.is_group(key) and override.value() not in [None, *self.composer.options(key)]:
+                yield self._no_option(key, typed)
+        elif override.is_delete():
+            yield Fault(f"~{key}", Absent, "neither keys nor groups can be removed")
+        elif override.is_add() and self.composer.is_group(key):
+            yield _not_added(key, typed)
+        elif override.is_interval_sweep():
+            yield Fault(key, typed, "an interval has no list of values", "a,b,c or range(start,stop,step)")
+
+    def _settings(self, overrides: "Iterable[Override]") -> list[Setting]:
+        """Settings with their values (existing options only, of groups); a key given twice has all of its."""
+        settings: dict[str, Setting] = {}
+        for override in overrides:
+            setting = Setting.of(replace(override, config_loader=self.composer))
+            if not setting.values:
+                self.found.append(
+                    Fault(setting.key, _typed(override), "matches nothing", self._listed(setting.key))
+                )
+            elif setting.swept and setting.key in ONE_VALUE:
+                self.found.append(Fault(setting.key, setting.typed, "takes one value for a whole sweep"))
+            else:
+                before = settings[setting.key].values if setting.key in settings else []
+                settings[setting.key] = replace(setting, values=[*before, *self._with_options(setting)])
+        return [setting for setting in settings.values() if setting.values]
+
+    def _with_options(self, setting: Setting) -> list[tuple[str, Any]]:
+        if not self.composer.is_group(setting.key):
+            return setting.values
+        options = [*self.composer.options(setting.key), *(["null"] if setting.key == "experiment" else [])]
+        good = [(text, value) for text, value in setting.values if text in options or isinstance(value, dict)]
+        self.found += [
+            self._no_option(setting.key, text) for text, value in setting.values if (text, value) not in good
+        ]
+        return good
+
+    def _no_option(self, group: str, given: str) -> Fault:
+        options = self.composer.options(group)
+        return Fault(group, given, "no such option", ", ".join(options), nearest(given, options))
+
+    def _listed(self, key: str) -> str:
+        return ", ".join(self.composer.options(key)) if self.composer.is_group(key) else ""
+
+    def _is_choice(self, setting: Setting) -> bool:
+        return self.composer.is_group(setting.key) and not isinstance(setting.values[0][1], dict)
+
+    def _master(self, typed: list[Setting]) -> "DictConfig":
+        """The config of the sweep as a whole, as Hydra composes it: swept keys keep their defaults."""
+        from hydra.types import RunMode
+
+        known = [
+            s for s in typed if self._is_choice(s) or (s.key == "profile" and s.values[0][1] in _profiles())
+        ]
+        fixed = [f"{setting.key}={setting.values[0][0]}" for setting in known if not setting.swept]
+        return self.composer.load_configuration("config", [*self.hydra, *fixed], RunMode.MULTIRUN)
+
+    def _with_experiment(self, master: "DictConfig", typed: list[Setting]) -> list[Setting]:
+        """The sweep of the experiment's file, under the settings of the command line."""
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            sweeper: Any = OmegaConf.to_container(master.hydra.sweeper, resolve=True)
+        except OmegaConfBaseException:  # the experiment lacks this profile, which `_own_faults` reports
+            sweeper = {}
+        overrides, faults = read(f"{key}={value}" for key, value in (sweeper.get("params") or {}).items())
+        self.found += faults
+        merged = {setting.key: setting for setting in [*self._settings(overrides), *typed]}
+        return list(merged.values())
+
+    def _examine_jobs(self, settings: list[Setting]) -> None:
+        choices = [setting for setting in settings if self._is_choice(setting)]
+        changes = [setting for setting in settings if not self._is_choice(setting)]
+        options = [[f"{setting.key}={text}" for text, _ in setting.values] for setting in choices]
+        for chosen in product(*options):
+            base = self.composer.base("config", [*self.hydra, *chosen])
+            self._examine_values([setting for setting in changes if self._is_known(setting, base)], base)
+
+    def _is_known(self, setting: Setting, base: "Base") -> bool:
+        if not base.has(setting.key):
+            self.found.append(self._unknown(setting, base))
+        elif setting.added:
+            self.found.append(_not_added(setting.key, setting.typed))
+        else:
+            return True
+        return False
+
+    def _unknown(self, setting: Setting, base: "Base") -> Fault:
+        section, _, name = setting.key.partition(".")
+        if name and self.composer.is_group(section):
+            options = self.composer.options(section)
+            if owners := [
+                f"{section}={option}" for option in options if name in self.composer.keys(section, option)
+            ]:
+                chosen = f"{section}={base.raw[section].get('name')}"
+                return Fault(
+                    setting.key, setting.typed, f"{chosen} has no such key, {' and '.join(owners)} has"
+                )
+        groups = [group for group in self.composer.list_groups("") if group != "hydra"]
+        close = nearest(setting.key, [*base.keys, *groups])
+        return Fault(f"{'+' * setting.added}{setting.key}", setting.typed, "no such key", nearest=close)
+
+    def _examine_values(self, settings: list[Setting], base: "Base") -> None:
+        """Each value by itself, then every combination of the good ones."""
+        good: list[tuple[str, list[Any]]] = []
+        for setting in settings:
+            faults = [(value, self._own_faults(setting.key, value, base)) for _, value in setting.sample]
+            self.found += [fault for _, own in faults for fault in own]
+            if values := [value for value, own in faults if not own]:
+                # Only keys of model and data meet in rules over several keys: of others, one value will do.
+                good.append(
+                    (setting.key, values if setting.key.startswith(("model.", "data.")) else values[:1])
+                )
+        keys = [key for key, _ in good]
+        for combination in islice(product(*(values for _, values in good)), MOST_COMBINATIONS):
+            self.found += _faults(base, dict(zip(keys, combination, strict=True)))
+
+    def _own_faults(self, key: str, value: Any, base: "Base") -> list[Fault]:
+        """Faults that a value has whatever the other keys are."""
+        section, _, name = key.partition(".")
+        profiles = list(base.raw.get("profiles") or ()) or _profiles()
+        if key == "profile" and value not in profiles:
+            return [Fault(key, value, f"must be one of {', '.join(profiles)}")]
+        if name == "name" and self.composer.is_group(section) and value != base.raw[section].get("name"):
+            return [
+                Fault(key, value, f"follows from the group: type {section}={value}", self._listed(section))
+            ]
+        own = [fault for fault in _faults(base, {key: value}) if not isinstance(fault, Conflict)]
+        return [fault for fault in own if f"{key}.".startswith(f"{fault.key}.")]
+
+
+def _faults(base: "Base", changes: dict[str, Any]) -> list[Fault]:
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        validate(base.values(changes), base.resolved["model"])
+    except ConfigError as error:
+        return error.faults
+    except OmegaConfBaseException as error:
+        return [Fault(str(error.full_key), Absent, str(error).partition("\n")[0])]
+    return []
+
+
+def _profiles() -> list[str]:
+    return list(get_args(Run.model_fields["profile"].annotation))
+
+
+def _typed(override: "Override") -> str:
+    return str(override.input_line).partition("=")[2]
+
+
+def _not_swept(setting: Setting) -> Fault:
+    return Fault(
+        setting.key, setting.typed, "several values: add -m to sweep over them, or type a list as key=[a,b]"
+    )
+
+
+def _not_added(key: str, typed: str) -> Fault:
+    return Fault(f"+{key}", typed, "exists already: leave out the +")
+
+
+def _foreign(error: Exception) -> Fault:
+    first_line = str(error).strip().partition("\n")[0]
+    return Fault("config", Absent, first_line or type(error).__name__)

@@ -1,0 +1,104 @@
+"""What is wrong with a configuration, in words a user can act on."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+MOST_LINES = 30
+
+
+class Absent:
+    """Stands for the value of a fault that lies in the key itself."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a configuration.
+
+    Attributes:
+        key: full dotted key, or what was typed where no key could be read from it.
+        value: the value given, or `Absent`.
+        problem: what is wrong with it.
+        allowed: what would be accepted.
+        nearest: known keys or options that resemble the one given, best first.
+    """
+
+    key: str
+    value: Any
+    problem: str
+    allowed: str = ""
+    nearest: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> str:
+        """The offending part of the command line, as the user would type it."""
+        return self.key if self.value is Absent else f"{self.key}={spelled(self.value)}"
+
+    def __str__(self) -> str:
+        parts = [self.problem]
+        if self.nearest:
+            parts.append(f"nearest: {', '.join(self.nearest)}")
+        if self.allowed:
+            parts.append(f"allowed: {self.allowed}")
+        return f"{self.given}: {'; '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class Conflict(Fault):
+    """A fault of several keys together: each of them alone is fine."""
+
+
+class ConfigError(ValueError):
+    """A configuration with faults; `faults` holds all of them, each once."""
+
+    def __init__(self, faults: Iterable[Fault]):
+        self.faults = list({str(fault): fault for fault in faults}.values())
+        super().__init__(report(self.faults))
+
+
+def report(faults: Sequence[Fault]) -> str:
+    """One line per fault, what was typed in the first column; at most `MOST_LINES`."""
+    width = min(max((len(fault.given) for fault in faults), default=0), 40)
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    lines = [f"{count} in the configuration:"]
+    for fault in faults[:MOST_LINES]:
+        lines.append(f"  {fault.given:<{width}}  {str(fault).removeprefix(fault.given + ': ')}")
+    if len(faults) > MOST_LINES:
+        lines.append(f"  … and {len(faults) - MOST_LINES} more")
+    return "\n".join(lines)
+
+
+def refuse(faults: Iterable[Fault]) -> NoReturn:
+    """Print all faults to stderr and end the program with status 2."""
+    print(ConfigError(faults), file=sys.stderr)
+    raise SystemExit(2)
+
+
+def spelled(value: Any) -> str:
+    """`value` as it is typed on Hydra's command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(spelled(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{spelled(item)}' for key, item in value.items())}}}"
+    return str(value)
+
+
+def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:
+    """At most three of `known` that resemble `word`: equal last parts, else similar ones."""
+    known = list(known)
+    tail, depth = word.rpartition(".")[2], word.count(".")
+    by_tail: dict[str, list[str]] = {}
+    for key in known:
+        by_tail.setdefault(key.rpartition(".")[2], []).append(key)
+    found = (
+        by_tail.get(tail)
+        or get_close_matches(word, [key for key in known if key.count(".") == depth], cutoff=0.7)
+        or [key for match in get_close_matches(tail, by_tail, cutoff=0.7) for key in by_tail[match]]
+    )
+    return tuple(found[:3])

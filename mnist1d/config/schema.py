@@ -1,0 +1,284 @@
+"""Types and limits of every key in conf/; a `Run` is one resolved, validated config.
+
+Rules over several keys of a section stand in its `conflicts`; they may join model and data, nothing else
+(`mnist1d.config.validate` relies on that when it walks through a sweep).
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from mnist1d.config.describe import allowed
+from mnist1d.config.faults import Conflict, Fault
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Positive = Annotated[int, Field(ge=1)]
+Size = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A group of keys: no unknown ones, no silent conversions, no changes after validation."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def conflicts(self) -> Iterator[Fault]:
+        """Faults that only show when several keys are seen together."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _refuse_conflicts(self) -> Self:
+        if faults := list(self.conflicts()):
+            raise PydanticCustomError(
+                "conflict", "{text}", {"text": "\n".join(map(str, faults)), "faults": faults}
+            )
+        return self
+
+
+class Data(Section):
+    """The data set and what is done to it; the generator's own arguments keep their published names."""
+
+    name: str = Field(description="the data set")
+    num_samples: int = Field(ge=10, multiple_of=10, description="samples drawn, training and test together")
+    train_split: float = Field(gt=0, lt=1, description="share of the samples used for training")
+    template_len: Positive = Field(description="points of a digit's template")
+    padding: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
+        strict=False, description="fewest and most zeros appended to a template"
+    )
+    scale_coeff: Size = Field(description="width of the random amplitude, around 1")
+    max_translation: Positive = Field(description="circular shifts go from 0 to one below this")
+    corr_noise_scale: Size = Field(description="size of the smooth noise that replaces the zeros")
+    iid_noise_scale: Size = Field(description="size of the white noise added everywhere")
+    shear_scale: Size = Field(description="size of the random slope")
+    shuffle_seq: bool = Field(description="the generator's own feature permutation, drawn after the samples")
+    final_seq_length: int = Field(ge=2, description="positions of a sample after resampling")
+    seed: Seed = Field(description="seed of the generator")
+    label_noise: Share = Field(description="share of training labels that are replaced by random ones")
+    label_noise_mode: Literal["redraw", "flip"] = Field(
+        description="redraw may hit the true label, flip never does"
+    )
+    shuffle_features: bool = Field(description="permute the positions, the same way for all samples")
+    feature_seed: Seed = Field(description="seed of that permutation")
+    feature_order: Literal["original", "reversed", "half_swapped", "chunk_shuffled"] = Field(
+        description="order of the positions"
+    )
+    chunk_length: Positive = Field(description="positions in a chunk of chunk_shuffled")
+    val_split: float = Field(ge=0, lt=1, description="share of the training data held out for validation")
+    batch_size: Positive = Field(description="samples in an optimiser step")
+    batch_order: Literal["sequential", "shuffled"] = Field(
+        description="stored order, or reshuffled each epoch"
+    )
+    stream: bool = Field(description="draw fresh training samples for every step")
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """Number of training, validation and test samples."""
+        kept = int(self.num_samples * self.train_split)
+        held_out = int(kept * self.val_split)
+        return kept - held_out, held_out, self.num_samples - kept
+
+    @property
+    def padded_len(self) -> int:
+        """Points of a sample before it is resampled to `final_seq_length`."""
+        return self.template_len + self.padding[1]
+
+    def conflicts(self) -> Iterator[Fault]:
+        yield from self._split_conflicts()
+        yield from self._signal_conflicts()
+        yield from self._order_conflicts()
+
+    def _split_conflicts(self) -> Iterator[Fault]:
+        train, held_out, test = self.rows
+        samples = f"data.num_samples={self.num_samples}"
+        if train + held_out < 1:
+            yield Conflict("data.train_split", self.train_split, f"leaves no training sample of {samples}")
+        elif test < 1:
+            yield Conflict("data.train_split", self.train_split, f"leaves no test sample of {samples}")
+        elif self.val_split > 0 and held_out < 1:
+            text = f"holds out none of {train} training samples"
+            yield Conflict("data.val_split", self.val_split, text, f"0, or at least {1 / train:.3g}")
+        elif self.batch_size > train and not self.stream:
+            text = f"more than the {train} training samples"
+            yield Conflict("data.batch_size", self.batch_size, text, f"a whole number from 1 to {train}")
+
+    def _signal_conflicts(self) -> Iterator[Fault]:
+        low, high = self.padding
+        if low > high:
+            text = "the first number must not exceed the second"
+            yield Conflict(
+                "data.padding", self.padding, text, f"two whole numbers in order, as [{high},{low}]"
+            )
+        elif self.max_translation > self.padded_len:
+            text = f"shifts by more than the {self.padded_len} points of a padded template"
+            limit = f"a whole number from 1 to {self.padded_len} (template_len + the larger padding)"
+            yield Conflict("data.max_translation", self.max_translation, text, limit)
+
+    def _order_conflicts(self) -> Iterator[Fault]:
+        if self.shuffle_features and self.feature_order != "original":
+            text = "cannot be combined with data.shuffle_features=true"
+            yield Conflict("data.feature_order", self.feature_order, text, "one of the two")
+        if self.feature_order == "chunk_shuffled" and self.chunk_length >= self.final_seq_length:
+            text = f"leaves fewer than two chunks of data.final_seq_length={self.final_seq_length}"
+            limit = f"a whole number from 1 to {self.final_seq_length - 1}"
+            yield Conflict("data.chunk_length", self.chunk_length, text, limit)
+        if self.stream and self.batch_order == "shuffled":
+            yield Conflict("data.batch_order", "shuffled", "a stream has no order to shuffle", "sequential")
+
+
+class Architecture(BaseModel):
+    """Keys of the shipped architectures. A model of your own may use these, with these types, and others."""
+
+    hidden: Positive = Field(
+        description="hidden units: of each layer (mlp), of the state in each direction (gru)"
+    )
+    residual: bool = Field(description="skip connection round the second hidden layer")
+    channels: Positive = Field(description="channels of every convolution")
+    kernel_sizes: Annotated[list[Positive], Field(min_length=1)] = Field(
+        description="width of each convolution"
+    )
+    pooling: Literal["none", "stride", "max", "avg", "l2"] = Field(
+        description="how a layer halves the length"
+    )
+
+
+def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
+    annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+_ARCHITECTURE = {key: _adapter(field) for key, field in Architecture.model_fields.items()}
+
+
+class Model(Section, extra="allow"):
+    """One architecture; its own keys are exactly those of its YAML file."""
+
+    name: str = Field(description="the architecture: a file in conf/model/")
+    target: str = Field(alias="_target_", description="the class that builds it")
+    input_size: Positive = Field(description="positions of an input signal")
+    num_classes: int = Field(ge=10, description="outputs, one for each digit")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of the class: every key but the name and the class itself."""
+        return {"input_size": self.input_size, "num_classes": self.num_classes, **(self.model_extra or {})}
+
+    def conflicts(self) -> Iterator[Fault]:
+        faults = list(self._architecture_faults())
+        yield from faults or self._length_conflicts()
+
+    def _architecture_faults(self) -> Iterator[Fault]:
+        for key, value in (self.model_extra or {}).items():
+            if key not in _ARCHITECTURE:
+                continue
+            try:
+                _ARCHITECTURE[key].validate_python(value)
+            except ValidationError:
+                field = Architecture.model_fields[key]
+                yield Fault(f"model.{key}", value, f"must be {allowed(field.annotation, field.metadata)}")
+
+    def _length_conflicts(self) -> Iterator[Fault]:
+        extra = self.model_extra or {}
+        if not {"kernel_sizes", "pooling"} <= extra.keys():
+            return
+        lengths = [self.input_size]
+        for kernel in extra["kernel_sizes"]:
+            lengths.append(convolved_length(lengths[-1], kernel, extra["pooling"]))
+            if lengths[-1] < 1:
+                text = f"leaves no position of {self.input_size} with model.pooling={extra['pooling']}"
+                yield Conflict(
+                    "model.kernel_sizes", extra["kernel_sizes"], text, "fewer or narrower convolutions"
+                )
+                return
+
+
+def convolved_length(length: int, kernel: int, pooling: str) -> int:
+    """Positions left of `length` after one convolution (padding 1) and its pooling (window and stride 2)."""
+    full = length + 2 - kernel + 1
+    if full < 1 or pooling == "none":
+        return full
+    return (full + 1) // 2 if pooling == "stride" else full // 2
+
+
+class Optimizer(Section):
+    """Keys that every update rule has; both may differ between the members of a stack."""
+
+    lr: float = Field(gt=0, description="learning rate")
+    weight_decay: Size = Field(description="L2 penalty, added to the gradient; for adamw decoupled from it")
+
+
+class Adam(Optimizer):
+    """Adam and AdamW."""
+
+    name: Literal["adam", "adamw"] = Field(description="the update rule: a file in conf/optimizer/")
+    betas: tuple[Decay, Decay] = Field(
+        strict=False, description="decay of the running means of gradient and squared gradient"
+    )
+    eps: float = Field(gt=0, description="added to the root of the squared gradient")
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"] = Field(description="the update rule: a file in conf/optimizer/")
+    momentum: Decay = Field(description="decay of the velocity; 0 is plain gradient descent")
+
+
+class Trainer(Section):
+    """Length of training, evaluation and hardware."""
+
+    max_steps: Positive = Field(description="optimiser steps")
+    eval_every: Positive = Field(description="steps between evaluations on the full splits")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field(description="where to train")
+    memory: float = Field(gt=0, description="memory a stack may take, in GiB")
+    stack: Positive | None = Field(description="most runs in a stack; null lets the planner decide")
+    threads: Positive | None = Field(description="CPU threads; null takes all cores")
+
+
+class Tracking(Section):
+    """Where results are recorded."""
+
+    uri: str = Field(min_length=1, description="where MLflow keeps runs: a local file or a server")
+    experiment: str = Field(min_length=1, description="MLflow experiment that collects the runs")
+
+
+class Run(Section):
+    """One resolved config, seed included."""
+
+    seed: Seed = Field(description="draws initial weights and batch order")
+    experiment: str | None = Field(description="experiment this run belongs to: a file in conf/experiment/")
+    profile: Literal["smoke", "quick", "paper"] = Field(description="how much work an experiment does")
+    profiles: dict[str, dict[str, Any]] = Field(description="what each profile means, set by the experiment")
+    model: Model
+    data: Data
+    optimizer: Annotated[Adam | SGD, Field(discriminator="name")]
+    trainer: Trainer
+    tracking: Tracking
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted key -> plain value (numbers, text, lists) of all keys that describe the run itself: without
+        `tracking` and `profiles`."""
+        return dict(_flatten(self.model_dump(by_alias=True, exclude={"tracking", "profiles"})))
+
+    def conflicts(self) -> Iterator[Fault]:
+        if self.model.input_size != self.data.final_seq_length:
+            length = self.data.final_seq_length
+            text = f"differs from data.final_seq_length={length}, which sets it"
+            yield Conflict("model.input_size", self.model.input_size, text, str(length))
+        if self.experiment is None and self.profile != "paper":
+            yield Conflict("profile", self.profile, "has no meaning without experiment=NAME")
+        if self.experiment is not None and self.profile not in self.profiles:
+            yield Conflict(
+                "profile", self.profile, f"experiment {self.experiment} has none", ", ".join(self.profiles)
+            )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, list(value) if isinstance(value, tuple) else value

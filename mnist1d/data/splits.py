@@ -1,0 +1,144 @@
+"""From a config to the arrays that models are trained and tested on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist1d.data.arguments import Arguments, real, whole
+from mnist1d.data.cache import cache_folder, remembered
+from mnist1d.data.corruption import FeatureOrder, NoiseMode, feature_order, flipped_labels, redrawn_labels
+from mnist1d.data.generator import Generated
+
+if TYPE_CHECKING:
+    from mnist1d.config import Data
+
+__all__ = ["Recipe", "Splits", "load"]
+
+Inputs = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+# Second words of the seeds of draws that the reference does not have, so that they share no stream with each
+# other.
+_FLIP, _VALIDATION = 1, 2
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three parts of a data set, ready for a model; shared between callers and therefore read-only."""
+
+    train_x: Inputs  # [n_train, length]
+    train_y: Labels  # [n_train], with the label noise asked for
+    val_x: Inputs  # [n_val, length], n_val = 0 without a validation split
+    val_y: Labels  # [n_val], always clean
+    test_x: Inputs  # [n_test, length]
+    test_y: Labels  # [n_test], always clean
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what `load` returns, and nothing else: equal recipes, equal data."""
+
+    arguments: Arguments = field(default_factory=Arguments)
+    label_noise: float = 0.0
+    label_noise_mode: NoiseMode = "redraw"
+    shuffle_features: bool = False
+    feature_seed: int = 42
+    feature_order: FeatureOrder = "original"
+    chunk_length: int = 10
+    val_split: float = 0.0
+
+    def __post_init__(self) -> None:
+        real("label_noise", self.label_noise, 0, 1)
+        real("val_split", self.val_split, 0, 1)
+        whole("feature_seed", self.feature_seed, 0, 2**32 - 1)
+        if self.label_noise_mode not in get_args(NoiseMode):
+            raise ValueError(f"label_noise_mode={self.label_noise_mode!r}: must be redraw or flip")
+        self.permutation()
+
+    @classmethod
+    def of(cls, data: "Data | Recipe") -> "Recipe":
+        """From the config's data section, or any object with its attributes."""
+        if isinstance(data, Recipe):
+            return data
+        return cls(Arguments.of(data), **{name: getattr(data, name) for name in cls._own()})
+
+    @classmethod
+    def named(cls, values: Mapping[str, Any]) -> "Recipe":
+        """From keyword arguments, the generator's among them; TypeError for a name that neither knows."""
+        generator = {f.name for f in fields(Arguments)}
+        if unknown := sorted(set(values) - generator - set(cls._own())):
+            raise TypeError(
+                f"unknown argument {unknown[0]!r}: must be one of {', '.join([*generator, *cls._own()])}"
+            )
+        return cls(Arguments.of(values), **{name: values[name] for name in cls._own() if name in values})
+
+    @classmethod
+    def _own(cls) -> list[str]:
+        return [f.name for f in fields(cls) if f.name != "arguments"]
+
+    def permutation(self) -> npt.NDArray[np.int64]:
+        """The order of the features, [length]: new feature j is old feature p[j]."""
+        return feature_order(
+            self.arguments.final_seq_length,
+            shuffle=self.shuffle_features,
+            order=self.feature_order,
+            seed=self.feature_seed,
+            chunk_length=self.chunk_length,
+        )
+
+
+def load(data: "Data | Recipe") -> Splits:
+    """The data that a config asks for; the same object for the same content, whoever asks.
+
+    Label noise goes to training labels only; the validation split, carved from the training rows, keeps its
+    true labels. Which rows are held out depends on `data.seed` and the two sizes alone, and holding rows out
+    does not change the noise on the others; both parts keep the stored order. Test data are never touched,
+    save for the order of their features.
+
+    Raises:
+        ValueError: an impossible value, named with what is allowed, or a validation split that leaves a part
+        empty.
+    """
+    return _load(Recipe.of(data), cache_folder())
+
+
+@lru_cache(maxsize=32)
+def _load(recipe: Recipe, folder: Path) -> Splits:
+    del folder  # in the key, so that another cache folder is another memory
+    generated = remembered(recipe.arguments)
+    cut = int(len(generated.y) * recipe.arguments.train_split)
+    x = generated.x[:, recipe.permutation()].astype(np.float32)
+    clean = generated.y.astype(np.int64)
+    noisy = _noisy(clean[:cut], generated, recipe)
+    kept, held = _held_out(cut, recipe)
+    parts = (x[kept], noisy[kept], x[held], clean[held], x[cut:], clean[cut:])
+    return Splits(*(_frozen(part) for part in parts))
+
+
+def _noisy(labels: Labels, generated: Generated, recipe: Recipe) -> Labels:
+    if recipe.label_noise == 0:
+        return labels
+    if recipe.label_noise_mode == "redraw":
+        return redrawn_labels(labels, recipe.label_noise, generated.stream())
+    return flipped_labels(labels, recipe.label_noise, np.random.default_rng([recipe.arguments.seed, _FLIP]))
+
+
+def _held_out(rows: int, recipe: Recipe) -> tuple[Labels, Labels]:
+    count = int(rows * recipe.val_split)
+    if recipe.val_split > 0 and not 0 < count < rows:
+        raise ValueError(
+            f"val_split={recipe.val_split}: must hold out at least 1 of {rows} rows and leave at least 1"
+        )
+    order = np.random.default_rng([recipe.arguments.seed, _VALIDATION]).permutation(rows)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    array = np.ascontiguousarray(array)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,74 @@
+"""One stack, one Lightning fit; on memory running out, its halves."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import pytorch_lightning as pl
+import torch
+
+from mnist1d.blocks import StackData
+from mnist1d.classification import StackedClassification
+from mnist1d.plan import Stack
+from mnist1d.provenance import cores
+
+# Lightning's tips, advertisements and "`Trainer.fit` stopped" are INFO lines of this logger; it has no switch.
+logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
+# Lightning 2.6 calls a pytree function that torch 2.13 deprecates; nothing a user could do about it.
+warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+# Advice about DataLoaders, on the block numbers of `mnist1d.blocks`.
+warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def fit(
+    stack: Stack, callbacks: Callable[[Stack], Sequence[pl.Callback]]
+) -> Iterator[tuple[Stack, StackedClassification]]:
+    """Train a stack and yield it with its trained module; or both halves, if it does not fit into memory.
+
+    Args:
+        stack: runs to train together.
+        callbacks: Lightning callbacks for the fit of a stack, or of a part of it.
+
+    Raises:
+        RuntimeError, MemoryError: a single run does not fit either.
+    """
+    try:
+        module = fit_once(stack, callbacks(stack))
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error) or len(stack) == 1:
+            raise
+        module = None
+    if module is not None:
+        yield stack, module
+        return
+    # outside of the except block, whose traceback would keep the failed fit's tensors alive
+    for half in stack.halves():
+        yield from fit(half, callbacks)
+
+
+def fit_once(stack: Stack, callbacks: Sequence[pl.Callback]) -> StackedClassification:
+    """Train all members of a stack together in one `Trainer.fit`."""
+    settings = stack.runs[0].trainer
+    torch.set_num_threads(settings.threads or cores())
+    module = StackedClassification(stack.runs)
+    trainer = pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=1,
+        max_steps=settings.max_steps,
+        max_epochs=1,  # one pass over the block numbers
+        callbacks=list(callbacks),
+        logger=False,  # metrics go to MLflow once per block and run, not through Lightning's per-step logging
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=StackData(stack.runs))
+    return module
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "out of memory" in text or "can't allocate memory" in text
+    )

@@ -1,0 +1,365 @@
+"""The paper's convolutional network, with strides or with pooling, plain and batched by hand over a stack.
+
+The stacked form keeps activations as rows of channels, [member, sample × position, channel]. The values under
+a window are then consecutive in memory, and a convolution is a few matrix products on views, without copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from .linear import stacked_linear, sum_rows
+
+POOLING = ("none", "stride", "max", "avg", "l2")
+_PADDING = 1
+_POOL = 2  # positions under a pooling window, which do not overlap
+_CHUNK = 4000  # samples, over all members, evaluated at a time without gradients
+
+
+class CNN(nn.Module):
+    """Convolutions of padding 1 with ReLU, all of `channels` channels, then one linear layer on all positions.
+
+    `pooling` says what shortens the signal: "stride" (stride-2 convolutions, the paper's network, 6c² + 58c + 10
+    parameters at c channels, 5210 at 25), "none" (nothing does), or "max", "avg", "l2" (stride 1, and after each
+    ReLU windows of 2 are pooled; L2 is the root of the sum of squares). The pooling study has `channels=20,
+    kernel_sizes=(3, 3)`: 9310 parameters for "none", 3310 otherwise (protocols.md 2, 5 and 9).
+
+    Raises ValueError for an unknown `pooling` or a signal too short for the layers.
+    """
+
+    def __init__(
+        self,
+        input_size: int = 40,
+        num_classes: int = 10,
+        *,
+        channels: int = 25,
+        kernel_sizes: Sequence[int] = (5, 3, 3),
+        pooling: str = "stride",
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLING:
+            raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(POOLING)}")
+        self.pooling = pooling
+        self.layers = _plan(input_size, kernel_sizes, pooling)
+        widths = [1] + [channels] * len(kernel_sizes)
+        self.convs = nn.ModuleList(
+            nn.Conv1d(width, channels, layer.kernel, layer.stride, _PADDING)
+            for width, layer in zip(widths, self.layers, strict=False)
+        )
+        self.linear = nn.Linear(channels * self.layers[-1].pooled, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Signals [batch, input_size] -> logits [batch, num_classes]."""
+        hidden = x.unsqueeze(1)
+        for conv in self.convs:
+            hidden = _pool(conv(hidden).relu(), self.pooling)
+        return self.linear(hidden.flatten(1))
+
+    def forward_stacked(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        """All members at once: signals [N, B, input_size] -> logits [N, B, num_classes].
+
+        `params[name]` is [N, ...] under the names of `named_parameters()`.
+        """
+        if torch.is_grad_enabled():
+            return self._forward_chunk(params, x)
+        chunks = x.split(max(1, _CHUNK // x.shape[0]), dim=1)
+        return torch.cat([self._forward_chunk(params, chunk) for chunk in chunks], dim=1)
+
+    def _forward_chunk(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        members, batch, _ = x.shape
+        first, *others = (
+            _Stage(layer, target, self.pooling, batch)
+            for layer, target in zip(self.layers, _targets(self.layers), strict=True)
+        )
+        matrix = torch.cat([params["convs.0.weight"].squeeze(2), params["convs.0.bias"].unsqueeze(2)], 2).mT
+        hidden = _FirstStage.apply(_columns(x, first), matrix, first)
+        for i, stage in enumerate(others, 1):
+            hidden = _NextStage.apply(hidden, params[f"convs.{i}.weight"], params[f"convs.{i}.bias"], stage)
+        # The plain module flattens channel by channel, the rows here position by position.
+        readout = params["linear.weight"].unflatten(2, (-1, self.layers[-1].pooled)).mT.flatten(2)
+        return stacked_linear(hidden.view(members, batch, -1), readout, params["linear.bias"])
+
+
+def _pool(x: Tensor, pooling: str) -> Tensor:
+    """Pool [batch, channels, positions] over windows of 2; an odd last position is dropped."""
+    if pooling == "max":
+        return F.max_pool1d(x, _POOL)
+    if pooling == "avg":
+        return F.avg_pool1d(x, _POOL)
+    if pooling == "l2":
+        return torch.linalg.vector_norm(x.unfold(-1, _POOL, _POOL), dim=-1)  # its gradient at zero is zero
+    return x
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """How a sample lies in a buffer [N, B * rows, C]: `lead` zero rows, `length` positions, zeros up to `rows`.
+
+    Behind a member's last sample, outside the buffer's shape but in its memory, follow `tail` more zero rows.
+    """
+
+    length: int
+    rows: int
+    lead: int = 0
+    tail: int = 0
+
+    def positions(self, buffer: Tensor, batch: int) -> Tensor:
+        """The positions as a view [N, B, length, C]."""
+        samples = buffer[:, : batch * self.rows].unflatten(1, (batch, self.rows))
+        return samples.narrow(2, self.lead, self.length)
+
+    def empty(self, like: Tensor, batch: int) -> Tensor:
+        """A buffer [N, B * rows, C] for the N and C of `like`, zero rows written, positions not."""
+        members, _, channels = like.shape
+        memory = like.new_empty(members, batch * self.rows + self.tail, channels)
+        buffer = memory[:, : batch * self.rows]
+        if self.rows > self.length:
+            samples = buffer.unflatten(1, (batch, self.rows))
+            samples[:, :, : self.lead] = 0
+            samples[:, :, self.lead + self.length :] = 0
+            memory[:, batch * self.rows :] = 0
+        return buffer
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The lengths of one convolution and its pooling: `length` positions in, `pooled` out."""
+
+    length: int
+    kernel: int
+    stride: int
+    pool: int
+
+    @property
+    def convolved(self) -> int:
+        return (self.length + 2 * _PADDING - self.kernel) // self.stride + 1
+
+    @property
+    def pooled(self) -> int:
+        return self.convolved // self.pool
+
+    @property
+    def outputs(self) -> int:
+        """Windows computed per sample; those beyond `convolved` straddle two samples and are not used."""
+        return max(-(-(_PADDING + self.length) // self.stride), self.convolved)
+
+    @property
+    def frame(self) -> _Frame:
+        """How the input lies: only the left padding is stored, the next sample's serves as the right one.
+
+        A sample is a whole number of strides long, so that windows are evenly spaced over all samples. At
+        stride 2, the paper's 19 positions and their padding are 20 rows, and no window is computed in vain.
+        """
+        reach = (-(-self.kernel // self.stride) - 1) * self.stride
+        return _Frame(self.length, self.outputs * self.stride, _PADDING, reach)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A layer, where its output goes, and the batch it runs on."""
+
+    layer: _Layer
+    target: _Frame
+    pooling: str
+    batch: int
+
+    @property
+    def pools(self) -> bool:
+        return self.layer.pool > 1
+
+
+def _plan(input_size: int, kernel_sizes: Sequence[int], pooling: str) -> tuple[_Layer, ...]:
+    stride = 2 if pooling == "stride" else 1
+    pool = _POOL if pooling in ("max", "avg", "l2") else 1
+    layers: list[_Layer] = []
+    length = input_size
+    for kernel in kernel_sizes:
+        layers.append(_Layer(length, kernel, stride, pool))
+        length = layers[-1].pooled
+        if length < 1:
+            raise ValueError(f"{input_size} positions are too few for {kernel_sizes=} with {pooling=}")
+    return tuple(layers)
+
+
+def _targets(layers: Sequence[_Layer]) -> list[_Frame]:
+    """Where each layer's output goes: to the next layer's input, in the end to rows without gaps."""
+    last = layers[-1].pooled
+    return [layer.frame for layer in layers[1:]] + [_Frame(last, last)]
+
+
+def _columns(x: Tensor, stage: _Stage) -> Tensor:
+    """The windows of the first layer as rows [N, rows, kernel + 1], with a 1 in the end to meet the bias.
+
+    A row of zeros makes a row of zeros: without pooling, the product with the weights already is the next
+    layer's input, padding included.
+    """
+    layer, batch = stage.layer, stage.batch
+    frame = _Frame(layer.convolved, layer.convolved) if stage.pools else stage.target
+    shared = x.stride(0) == 0
+    windows = F.pad(x[:1] if shared else x, (_PADDING, _PADDING)).unfold(-1, layer.kernel, layer.stride)
+    columns = x.new_zeros(len(windows), batch * frame.rows + frame.tail, layer.kernel + 1)
+    positions = frame.positions(columns, batch)
+    positions[..., :-1] = windows
+    positions[..., -1] = 1
+    return columns.expand(len(x), -1, -1).contiguous()  # the batched product is slow on a shared operand
+
+
+class _FirstStage(torch.autograd.Function):
+    """Columns [N, rows, K] and a matrix [N, K, C] of weights and bias -> the target's buffer."""
+
+    @staticmethod
+    def forward(ctx: Any, columns: Tensor, matrix: Tensor, stage: _Stage) -> Tensor:
+        ctx.stage = stage
+        convolved = columns.bmm(matrix).relu_()
+        rows = stage.batch * stage.target.rows
+        out = _squeeze(convolved, stage) if stage.pools else convolved[:, :rows]
+        ctx.save_for_backward(columns, matrix, convolved if stage.pools else None, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        columns, matrix, convolved, out = ctx.saved_tensors
+        if ctx.stage.pools:
+            inner = _squeeze_grad(grad, convolved, out, ctx.stage)
+        else:
+            # The next stage made it for this one alone, so it can be overwritten; new memory is slower.
+            inner = _masked(grad, out, out=grad)
+        rows = inner.shape[1]
+        to_columns = None
+        if ctx.needs_input_grad[0]:
+            to_columns = F.pad(inner.bmm(matrix.mT), (0, 0, 0, columns.shape[1] - rows))
+        return to_columns, columns[:, :rows].mT.bmm(inner), None
+
+
+class _NextStage(torch.autograd.Function):
+    """A buffer [N, B * rows, C], weights [N, C', C, kernel] and bias [N, C'] -> the target's buffer."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, weight: Tensor, bias: Tensor, stage: _Stage) -> Tensor:
+        ctx.stage = stage
+        matrix = weight.permute(0, 3, 2, 1).flatten(1, 2)  # [N, kernel * C, C']
+        windows, blocks = _windows(source, stage.layer), _blocks(matrix, stage.layer)
+        convolved = torch.baddbmm(bias.unsqueeze(1), windows[0], blocks[0])
+        for window, block in zip(windows[1:], blocks[1:], strict=True):
+            convolved.baddbmm_(window, block)
+        out = _squeeze(convolved.relu_() if stage.pools else convolved, stage)
+        ctx.save_for_backward(source, matrix, convolved if stage.pools else None, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        source, matrix, convolved, out = ctx.saved_tensors
+        layer = ctx.stage.layer
+        inner = _squeeze_grad(grad, convolved, out, ctx.stage)
+        to_matrix = torch.cat([window.mT.bmm(inner) for window in _windows(source, layer)], 1)
+        to_weight = to_matrix.unflatten(1, (layer.kernel, -1)).permute(0, 3, 2, 1).contiguous()
+        to_source = _source_grad(inner, _blocks(matrix, layer), layer).view(source.shape)
+        return to_source, to_weight, sum_rows(inner), None
+
+
+def _windows(source: Tensor, layer: _Layer) -> list[Tensor]:
+    """What each of the blocks multiplies: views [N, B * outputs, taps * C], neighbours `stride` rows apart.
+
+    A block spans at most a stride, so that the rows of a view do not overlap, as the matrix library requires.
+    Views of later blocks reach into the zero rows behind the last sample.
+    """
+    members, rows, channels = source.shape
+    strides = (source.stride(0), layer.stride * channels, 1)
+    return [
+        source.as_strided(
+            (members, rows // layer.stride, min(layer.stride, layer.kernel - tap) * channels),
+            strides,
+            source.storage_offset() + tap * channels,
+        )
+        for tap in range(0, layer.kernel, layer.stride)
+    ]
+
+
+def _blocks(matrix: Tensor, layer: _Layer) -> tuple[Tensor, ...]:
+    """A matrix [N, kernel * C, C'] cut into the rows for `stride` taps at a time."""
+    channels = matrix.shape[1] // layer.kernel
+    return matrix.split(layer.stride * channels, 1)
+
+
+def _source_grad(inner: Tensor, blocks: Sequence[Tensor], layer: _Layer) -> Tensor:
+    """Gradient of the source, [N, B * outputs, stride * C], from `inner`, [N, B * outputs, C'].
+
+    Block q of a window lies q strides further on; what falls behind the last sample belongs to padding.
+    """
+    channels = blocks[0].shape[1] // min(layer.stride, layer.kernel)
+    grad = inner.bmm(blocks[0].mT)
+    if layer.kernel < layer.stride:
+        grad = F.pad(grad, (0, (layer.stride - layer.kernel) * channels))
+    for shift, block in enumerate(blocks[1:], 1):
+        grad[:, shift:, : block.shape[1]] += inner.bmm(block.mT)[:, :-shift]
+    return grad
+
+
+def _squeeze(convolved: Tensor, stage: _Stage) -> Tensor:
+    """ReLU and pooling of [N, B * outputs, C] into the target's buffer; where it pools, after the ReLU."""
+    out = stage.target.empty(convolved, stage.batch)
+    to = stage.target.positions(out, stage.batch)
+    positions = convolved.unflatten(1, (stage.batch, -1)).narrow(2, 0, stage.layer.convolved)
+    if not stage.pools:
+        torch.clamp_min(positions, 0, out=to)
+        return out
+    left, right = _pairs(positions)
+    if stage.pooling == "max":
+        torch.maximum(left, right, out=to)
+    elif stage.pooling == "avg":
+        torch.add(left, right, out=to).mul_(0.5)
+    else:
+        torch.hypot(left, right, out=to)
+    return out
+
+
+def _squeeze_grad(grad: Tensor, convolved: Tensor | None, out: Tensor, stage: _Stage) -> Tensor:
+    """Gradient before ReLU and pooling, [N, B * outputs, C], from that of the target's buffer."""
+    outputs = stage.layer.outputs if convolved is None else convolved.shape[1] // stage.batch
+    inner = grad.new_empty(len(grad), stage.batch, outputs, grad.shape[2])
+    used = stage.layer.pooled * stage.layer.pool
+    inner[:, :, used:] = 0
+    grad, out = (stage.target.positions(t, stage.batch) for t in (grad, out))
+    if convolved is None:
+        _masked(grad, out, inner[:, :, :used])
+    else:
+        values = convolved.view(inner.shape)
+        _pool_grad(grad, out, _pairs(values[:, :, :used]), _pairs(inner[:, :, :used]), stage.pooling)
+    return inner.flatten(1, 2)
+
+
+def _pool_grad(
+    grad: Tensor, out: Tensor, values: tuple[Tensor, Tensor], inner: tuple[Tensor, Tensor], pooling: str
+) -> None:
+    """Write to `inner` the gradients of a pair of ReLU units, `values`, that were pooled to `out`."""
+    left, right = values
+    if pooling == "max":
+        torch.mul(grad, left.ge(right).logical_and_(out > 0), out=inner[0])
+        torch.mul(grad, right > left, out=inner[1])
+    elif pooling == "avg":
+        _masked(grad * 0.5, left, inner[0])
+        _masked(grad * 0.5, right, inner[1])
+    else:
+        ratio = (grad / out).masked_fill_(out == 0, 0)
+        torch.mul(ratio, left, out=inner[0])
+        torch.mul(ratio, right, out=inner[1])
+
+
+def _masked(grad: Tensor, activation: Tensor, out: Tensor) -> Tensor:
+    """The gradient before a ReLU, written to `out`."""
+    return torch.ops.aten.threshold_backward.grad_input(grad, activation, 0, grad_input=out)
+
+
+def _pairs(positions: Tensor) -> tuple[Tensor, Tensor]:
+    """The left and the right of each pooling window, views [N, B, pooled, C]."""
+    even = positions.shape[2] // _POOL * _POOL
+    return positions[:, :, 0:even:_POOL], positions[:, :, 1:even:_POOL]

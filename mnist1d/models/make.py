@@ -1,0 +1,22 @@
+"""From a config's model section to a module."""
+
+from typing import TYPE_CHECKING
+
+from hydra.utils import get_class
+from torch import nn
+
+if TYPE_CHECKING:
+    from mnist1d.config import Model
+
+
+def make_model(model: "Model") -> nn.Module:
+    """One member of the architecture that ``model._target_`` names, with PyTorch's global generator.
+
+    Raises:
+        TypeError: the class does not take the keys of its YAML file; the message names both.
+    """
+    cls = get_class(model.target)
+    try:
+        return cls(**model.options)
+    except TypeError as error:
+        raise TypeError(f"model={model.name}: {model.target} cannot be built from its keys: {error}") from error

@@ -1,0 +1,98 @@
+"""From runs to stacks: which runs may train as one batched computation, and how many of them at a time."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mnist1d.config import Run
+
+VALUES = frozenset(
+    {
+        "seed",
+        "optimizer.lr",
+        "optimizer.weight_decay",
+        "data.seed",
+        "data.label_noise",
+        "data.label_noise_mode",
+        "data.shuffle_features",
+        "data.feature_seed",
+        "data.feature_order",
+        "data.chunk_length",
+        "data.template_len",
+        "data.padding",
+        "data.scale_coeff",
+        "data.max_translation",
+        "data.corr_noise_scale",
+        "data.iid_noise_scale",
+        "data.shear_scale",
+        "data.shuffle_seq",
+    }
+)
+"""Keys in which members of one stack may differ: they change numbers, not shapes, schedule or code path."""
+
+LABELS = frozenset({"experiment", "profile", "trainer.accelerator", "trainer.memory", "trainer.stack", "trainer.threads"})
+"""Keys that say why or where a run is trained; its numbers do not depend on them (beyond rounding)."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Runs that train together; `indices` are their places in the sweep."""
+
+    runs: tuple[Run, ...]
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def halves(self) -> tuple["Stack", "Stack"]:
+        """The stack cut in two, for when it does not fit into memory."""
+        half = len(self) // 2
+        return (
+            Stack(self.runs[:half], self.indices[:half]),
+            Stack(self.runs[half:], self.indices[half:]),
+        )
+
+
+def fingerprint(run: Run) -> str:
+    """Hash of every config value that can change the run's numbers; equal fingerprint = same run."""
+    return _digest({key: value for key, value in run.flat().items() if key not in LABELS})
+
+
+def signature(run: Run) -> str:
+    """Hash of what the members of a stack must share: everything but `VALUES` and labels."""
+    labels = LABELS - {"trainer.stack", "trainer.memory"}  # these two decide how stacks are cut
+    return _digest({k: v for k, v in run.flat().items() if k not in VALUES and k not in labels})
+
+
+def plan(runs: Sequence[Run], members: Mapping[str, int] | None = None) -> list[Stack]:
+    """Group `runs` by signature and cut each group to its size.
+
+    Args:
+        runs: the sweep, in order.
+        members: most members in a stack, by signature; groups without an entry are not cut.
+
+    Returns:
+        Stacks in order of their first run, the runs of each in the order of the sweep.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        groups.setdefault(signature(run), []).append(index)
+    stacks = []
+    for key, indices in groups.items():
+        for part in even_parts(indices, (members or {}).get(key, len(indices))):
+            stacks.append(Stack(tuple(runs[i] for i in part), tuple(part)))
+    return stacks
+
+
+def even_parts(items: list[int], most: int) -> list[list[int]]:
+    """`items` cut into as few parts of at most `most` as possible, sizes differing by one at most."""
+    count = -(-len(items) // most)
+    cuts = [round(i * len(items) / count) for i in range(count + 1)]
+    return [items[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def _digest(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,213 @@
+"""A sweep from plan to summary: names, records and shows what the fits measure."""
+
+import math
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.conf import HydraConf
+from hydra.types import RunMode
+from torch import Tensor
+
+from mnist1d import summary
+from mnist1d.classification import History, StackedClassification
+from mnist1d.config import Run
+from mnist1d.cost import expected_seconds, most_members
+from mnist1d.plan import Stack, fingerprint, plan
+from mnist1d.terminal import Progress, Terminal
+from mnist1d.tracking import Recorder, Status, TrackingError
+
+OBJECTIVE = "test/acc_final"
+"""The metric that Hydra's sweepers see."""
+
+
+class Sweep:
+    """What one command line asked for: plans the runs, then records and shows them as they are trained.
+
+    As a context it opens the store and the progress bar, and at the end writes and prints the summary. A run that
+    has not ended by then, because the user interrupted, is marked KILLED.
+
+    Args:
+        runs: all runs, in the order of the command line.
+        hydra: the running job's Hydra config: tells a sweep from a single run, and names it.
+
+    Attributes:
+        stacks: the runs, packed.
+        objective: `test/acc_final` by run, nan while unknown or failed.
+        failures: names of the runs that failed.
+
+    Raises:
+        TrackingError: on entering, if the store cannot be used.
+    """
+
+    def __init__(self, runs: Sequence[Run], hydra: HydraConf) -> None:
+        self.runs, self.hydra = list(runs), hydra
+        self.flats = [run.flat() for run in runs]
+        self.names = summary.run_names(self.flats, self._named_keys())
+        self.stacks = plan(runs, most_members(runs))
+        self.results: list[dict[str, float] | None] = [None] * len(runs)
+        self._reasons: dict[int, str] = {}  # why a run has no result
+        self._ids: dict[int, str] = {}  # MLflow's ids of the runs that have begun
+        self._ended: set[int] = set()
+        self._terminal = Terminal()
+        self._open = ExitStack()
+        self._parent: str | None = None
+        self._recorder: Recorder
+        self._progress: Progress
+        self._clock = (0.0, 0.0)
+
+    @property
+    def objective(self) -> list[float]:
+        """`test/acc_final` of every run, nan for one that failed."""
+        return [(result or {}).get(OBJECTIVE, math.nan) for result in self.results]
+
+    @property
+    def failures(self) -> list[str]:
+        """Names of the failed runs."""
+        return [self.names[index] for index in sorted(self._reasons)]
+
+    def __enter__(self) -> "Sweep":
+        tracking = self.runs[0].tracking
+        self._recorder = Recorder(tracking.uri, tracking.experiment)
+        steps = sum(run.trainer.max_steps for run in self.runs)
+        self._terminal.plan(
+            runs=len(self.runs),
+            settings=len(summary.settings(self.flats)),
+            stacks=len(self.stacks),
+            steps=steps,
+            where=tracking.uri,
+            seconds=expected_seconds(self.stacks),
+        )
+        if self.hydra.mode == RunMode.MULTIRUN:
+            tags = {"mnist1d.command": " ".join(self.hydra.overrides.task)}
+            self._parent = self._recorder.open_sweep(self._key, self._title, tags)
+        self._progress = self._open.enter_context(self._terminal.progress(len(self.runs), steps))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+        for index in self._ids.keys() - self._ended:
+            self._end(index, "KILLED", f"interrupted by {kind.__name__ if kind else 'the end of the sweep'}")
+        if self._parent is not None:
+            status: Status = "KILLED" if kind else "FAILED" if self._reasons else "FINISHED"
+            self._recorder.close_sweep(self._parent, self._recorder.rows(self._parent), status)
+        if kind is None:
+            self._show()
+
+    @contextmanager
+    def recording(self, stack: Stack) -> Iterator[None]:
+        """Opens the MLflow runs of a stack. An exception in its fit fails its runs, and the sweep goes on."""
+        for index, run in zip(stack.indices, stack.runs, strict=True):
+            tags = {"mnist1d.fingerprint": fingerprint(run), "mnist1d.stack_size": str(len(stack))}
+            name = self.names[index]
+            self._ids[index] = self._recorder.start(run, parent=self._parent, name=name, tags=tags)
+        self._clock = time.perf_counter(), time.process_time()
+        try:
+            yield
+        except TrackingError:  # the store is gone: there is nowhere to record a failure
+            raise
+        except Exception as error:
+            for index in set(stack.indices) - self._ended:
+                self._end(index, "FAILED", f"{type(error).__name__}: {error}")
+
+    def callbacks(self, stack: Stack) -> list[pl.Callback]:
+        """What a fit of `stack` needs to be seen in MLflow and at the terminal while it runs."""
+        return [Live(stack, self)]
+
+    def log(self, stack: Stack, outputs: dict[str, Any], histories: Sequence[History]) -> None:
+        """Pass on one block of `StackedClassification.training_step`, but for members that have failed."""
+        columns = {name: values.tolist() for name, values in outputs["metrics"].items()}
+        for n, (index, history) in enumerate(zip(stack.indices, histories, strict=True)):
+            if columns and history.failure is None:
+                rows = [(name, outputs["step"], values[n]) for name, values in columns.items()]
+                self._recorder.log(self._ids[index], rows)
+                self._progress.best(columns["test/acc"][n])
+        self._progress.advance(len(outputs["losses"]) * len(stack))
+
+    def record(self, stack: Stack, module: StackedClassification) -> None:
+        """Write final metrics and weights of a trained stack and end its runs."""
+        wall, cpu = time.perf_counter() - self._clock[0], time.process_time() - self._clock[1]
+        self._clock = time.perf_counter(), time.process_time()
+        # wall: how long the run was under way; cpu: its share of what the stack used
+        resources = {"wall_seconds": wall, "cpu_seconds": cpu / len(stack)}
+        for n, (index, history) in enumerate(zip(stack.indices, module.histories, strict=True)):
+            if history.failure is not None:
+                self._end(index, "FAILED", history.failure, resources)
+            else:
+                self.results[index] = history.final()
+                self._end(index, "FINISHED", None, resources, history.final(), module.model.member_state(n))
+
+    def _end(
+        self,
+        index: int,
+        status: Status,
+        reason: str | None,
+        resources: Mapping[str, float] | None = None,
+        final: Mapping[str, float] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        if reason is not None:
+            self._reasons[index] = reason
+        self._ended.add(index)
+        self._recorder.finish(
+            self._ids[index],
+            status,
+            final=final or {},
+            reason=reason,
+            weights=weights,
+            resources=resources or {},
+        )
+        self._progress.finished()
+
+    def _show(self) -> None:
+        self._terminal.table(summary.summarise(self.flats, self.results))
+        self._terminal.failures([(self.names[index], why) for index, why in sorted(self._reasons.items())])
+        name = self._title if self._parent else self.names[0]
+        experiment = self.runs[0].tracking.experiment
+        self._terminal.where(experiment=experiment, sweep=name, commands=self._next_commands())
+
+    def _next_commands(self) -> list[str]:
+        experiment = self.runs[0].experiment
+        if experiment is not None:
+            return [f"python analyze.py experiment={experiment}"]
+        if {run.seed for run in self.runs} == {self.runs[0].seed}:
+            asked = " ".join(shlex.quote(text) for text in self.hydra.overrides.task)
+            return [f"python train.py -m {asked} 'seed=range(20)'".replace("  ", " ")]
+        return []
+
+    def _named_keys(self) -> list[str]:
+        """Keys that tell the runs apart; for a run trained alone, those that its command line sets."""
+        if len(self.runs) > 1:
+            return summary.swept_keys(self.flats)
+        given = [text.partition("=")[0].lstrip("+~") for text in self.hydra.overrides.task]
+        return [key for key in self.flats[0] if key in given or key.removesuffix(".name") in given]
+
+    @property
+    def _key(self) -> str:
+        """Identity of the sweep, shared by all jobs of one command line: its output folder."""
+        return str(self.hydra.sweep.dir)
+
+    @property
+    def _title(self) -> str:
+        models = "+".join(dict.fromkeys(run.model.name for run in self.runs))
+        return f"{self.runs[0].experiment or models} {self._key.rpartition('/')[2]}"
+
+
+class Live(pl.Callback):
+    """Tells the sweep of every block as it ends."""
+
+    def __init__(self, stack: Stack, sweep: Sweep) -> None:
+        self.stack, self.sweep = stack, sweep
+
+    def on_train_batch_end(
+        self, _trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, _batch: Any, _index: int
+    ) -> None:
+        """`outputs` is what `StackedClassification.training_step` returned."""
+        assert isinstance(module, StackedClassification)
+        self.sweep.log(self.stack, outputs, module.histories)

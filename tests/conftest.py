@@ -1,0 +1,39 @@
+"""Fixtures shared by all tests: configs composed by Hydra from the real conf/, caches and stores in temporary folders."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+
+from mnist1d.config import Run, parse
+
+# Tests share the cores with each other: two threads that wait for a busy core are ten times slower than one.
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Data sets made by the tests stay out of the user's cache; subprocesses inherit the setting."""
+    before = os.environ.get("MNIST1D_CACHE")
+    os.environ["MNIST1D_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["MNIST1D_CACHE"]
+    else:
+        os.environ["MNIST1D_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., Run]:
+    """`make_run("model=cnn", "seed=3")`: the run that this command line asks for."""
+
+    def make(*overrides: str) -> Run:
+        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return parse(hydra.compose("config", overrides=list(overrides)))
+
+    return make

@@ -1,0 +1,198 @@
+"""What a sweep prints, as text."""
+
+import io
+import math
+import time
+
+import pytest
+from rich.console import Console
+
+from mnist1d import terminal
+from mnist1d.analysis.intervals import Interval
+from mnist1d.summary import Row
+from mnist1d.terminal import Terminal, duration
+
+
+class Screen:
+    """A console whose output is read back as text."""
+
+    def __init__(self, width: int = 80, *, is_terminal: bool = False) -> None:
+        self.file = io.StringIO()
+        self.terminal = Terminal(
+            Console(
+                file=self.file, width=width, force_terminal=is_terminal, color_system=None, highlight=False
+            )
+        )
+
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self.file.getvalue().splitlines() if line.strip()]
+
+
+@pytest.fixture
+def screen() -> Screen:
+    return Screen()
+
+
+def row(accuracy: float, *, n: int = 3, failed: int = 0, **setting: object) -> Row:
+    half = 0.012 if n > 1 else math.nan
+    interval = Interval(accuracy, accuracy - half, accuracy + half, n)
+    metrics = {"train/loss": interval, "test/acc_final": interval, "test/acc_best": interval}
+    return Row({f"model.{key}": value for key, value in setting.items()}, n, failed, metrics if n else {})
+
+
+def test_the_plan_counts_runs_settings_stacks_and_steps(screen: Screen) -> None:
+    screen.terminal.plan(
+        runs=80, settings=4, stacks=1, steps=480_080, where="sqlite:///mlruns/mlflow.db", seconds=83
+    )
+    assert screen.lines() == [
+        "80 runs · 4 settings · 1 stack · 480.1k run-steps · about 1 min 23 s",
+        "recorded in sqlite:///mlruns/mlflow.db",
+    ]
+
+
+def test_a_plan_without_an_expected_time_does_not_invent_one(screen: Screen) -> None:
+    screen.terminal.plan(runs=1, settings=1, stacks=1, steps=6001, where="http://lab:5000")
+    assert screen.lines() == ["1 run · 1 setting · 1 stack · 6.0k run-steps", "recorded in http://lab:5000"]
+
+
+def test_the_table_shows_percent_with_half_the_interval_n_and_failed(screen: Screen) -> None:
+    screen.terminal.table([row(0.651, hidden=50), row(0.32, n=2, failed=1, hidden=10), row(0, n=0, hidden=1)])
+    head, _rule, first, second, third, note = screen.lines()
+    assert head.split() == ["hidden", "final", "best", "n", "failed"]
+    assert first.split() == ["50", "65.1", "±", "1.2", "65.1", "±", "1.2", "3", "0"]
+    assert second.split() == ["10", "32.0", "±", "1.2", "32.0", "±", "1.2", "2", "1"]
+    assert third.split() == ["1", "–", "–", "0", "0"]
+    assert note == "Accuracy on test data in percent; mean ± half the 95% interval over n runs."
+
+
+def test_the_table_of_a_single_run_has_no_interval(screen: Screen) -> None:
+    screen.terminal.table([row(0.651, n=1)])
+    assert screen.lines()[-2].split() == ["65.1", "65.1", "1", "0"]
+    assert "±" not in screen.file.getvalue()
+
+
+def test_the_table_cuts_a_thousand_settings_to_the_best_thirty(screen: Screen) -> None:
+    screen.terminal.table([row(i / 1000, hidden=i) for i in range(1000)])
+    lines = screen.lines()
+    assert len(lines) == 2 + 30 + 2
+    assert lines[2].split()[0] == "999"
+    assert lines[31].split()[0] == "970"
+    assert lines[-2] == "The best 30 of 1000 settings; the parent run's summary.csv has all."
+
+
+def test_a_narrow_terminal_gets_sentences_with_every_number_whole() -> None:
+    screen = Screen(width=30)
+    screen.terminal.table([row(0.651, hidden=50, width=2)])
+    assert screen.lines()[0] == "hidden=50 width=2: final 65.1 ± 1.2, best 65.1 ± 1.2, n 3, failed 0"
+
+
+def test_a_setting_without_one_of_the_keys_shows_a_dash(screen: Screen) -> None:
+    screen.terminal.table([row(0.6, name="mlp", hidden=50), row(0.9, name="cnn")])
+    head, _, mlp, cnn, _ = screen.lines()
+    assert head.split()[:2] == ["model", "hidden"]
+    assert mlp.split()[:2] == ["mlp", "50"]
+    assert cnn.split()[:2] == ["cnn", "–"]
+
+
+def test_brackets_in_values_are_text_and_not_markup(screen: Screen) -> None:
+    screen.terminal.table([row(0.6, kernels=[5, 3, 3], label="[red]")])
+    screen.terminal.failures([("cnn kernels=[5,3,3]", "[bold] is no number")])
+    assert "[5,3,3]" in screen.lines()[2]
+    assert "[red]" in screen.lines()[2]
+    assert screen.lines()[-1] == "  cnn kernels=[5,3,3]: [bold] is no number"
+
+
+def test_failures_are_listed_with_reasons_up_to_twenty(screen: Screen) -> None:
+    screen.terminal.failures([(f"mlp seed={i}", "the loss is NaN at step 7") for i in range(22)])
+    lines = screen.lines()
+    assert lines[0] == "22 runs failed:"
+    assert lines[1] == "  mlp seed=0: the loss is NaN at step 7"
+    assert lines[-1] == "  … and 2 more, each with its reason in the UI"
+    assert len(lines) == 22
+
+
+def test_nothing_is_said_where_nothing_failed_or_ran(screen: Screen) -> None:
+    screen.terminal.failures([])
+    screen.terminal.table([])
+    assert screen.lines() == []
+
+
+def test_commands_are_never_broken_into_lines() -> None:
+    screen = Screen(width=30)
+    command = "python train.py -m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15"
+    screen.terminal.where(
+        uri="sqlite:///m.db", experiment="mnist1d", sweep="mlp", commands=[command, "make ui"]
+    )
+    assert screen.lines() == [
+        "Look at it:  make ui   (experiment mnist1d, run mlp)",
+        f"Go on with:  {command}",
+        "             make ui",
+    ]
+
+
+def test_a_server_is_its_own_ui(screen: Screen) -> None:
+    screen.terminal.where(uri="http://lab:5000", experiment="mnist1d", sweep="mlp")
+    assert screen.lines() == ["Look at it:  http://lab:5000   (experiment mnist1d, run mlp)"]
+
+
+def test_progress_without_a_terminal_is_a_first_and_a_last_line(screen: Screen) -> None:
+    with screen.terminal.progress(2, 4000) as progress:
+        for _ in range(40):
+            progress.advance(100)
+            progress.best(0.651)
+            progress.best(math.nan)
+            progress.best(0.2)
+        progress.finished(2)
+    first, last = screen.lines()
+    assert first == "0/2 runs"
+    assert last.startswith("2/2 runs · best 65.1% · ")
+    assert "run-steps/s" in last
+    assert "left" not in last
+
+
+def test_plain_lines_keep_their_distance(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0.05)
+    with screen.terminal.progress(1, 10**12) as progress:
+        until = time.monotonic() + 0.18
+        while time.monotonic() < until:
+            progress.advance(1)
+    assert 3 <= len(screen.lines()) <= 5
+    assert screen.lines()[1].endswith(" left")
+
+
+def test_an_interrupted_sweep_still_says_how_far_it_came(screen: Screen) -> None:
+    def sweep() -> None:
+        with screen.terminal.progress(4, 4000) as progress:
+            progress.advance(1000)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep()
+    assert screen.lines()[-1].startswith("0/4 runs · ")
+
+
+def test_progress_on_a_terminal_is_one_bar() -> None:
+    screen = Screen(is_terminal=True)
+    with screen.terminal.progress(2, 4000) as progress:
+        progress.best(0.5)
+        progress.advance(4000)
+        progress.finished(2)
+    shown = screen.file.getvalue()
+    assert shown.count("\n") == 1
+    assert "2/2 runs · best 50.0%" in shown
+    assert "0:00:00" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.83, "0.8 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min"),
+        (83, "1 min 23 s"),
+        (3600, "1 h"),
+        (7841, "2 h 11 min"),
+    ],
+)
+def test_durations_are_written_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

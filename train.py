@@ -1,0 +1,47 @@
+"""Train MNIST-1D models: one run, or a sweep of many runs as a few batched computations.
+
+    python train.py                                                            # one MLP, test accuracy near 0.65
+    python train.py -m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15   # four runs, compared
+    python train.py -m experiment=classification profile=quick                 # an experiment of the paper
+
+Reading order: conf/config.yaml, this file, mnist1d/fit.py (where Lightning's `trainer.fit` is), mnist1d/classification.py.
+"""
+
+import sys
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from mnist1d.config import check, parse
+
+failures: list[str] = []
+"""Names of the runs that failed in this process; the program then ends with exit status 1."""
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig | list[DictConfig]) -> Any:
+    """Train one run (`config` is its config) or, called by the stacking launcher, all runs of a sweep at once.
+
+    Returns what Hydra's sweepers want: the final test accuracy, for a list one per config, nan for a failed run.
+    """
+    configs = config if isinstance(config, list) else [config]
+    runs = [parse(config) for config in configs]  # every fault is known before torch is imported, which takes seconds
+
+    from mnist1d.fit import fit
+    from mnist1d.sweep import Sweep
+
+    with Sweep(runs, HydraConfig.get()) as sweep:
+        for stack in sweep.stacks:
+            with sweep.recording(stack):
+                for part, module in fit(stack, sweep.callbacks):  # halves, if memory does not suffice
+                    sweep.record(part, module)
+    failures.extend(sweep.failures)
+    return sweep.objective if isinstance(config, list) else sweep.objective[0]
+
+
+if __name__ == "__main__":
+    check(sys.argv[1:])  # all faults of the command line together, in under a second
+    main()
+    sys.exit(1 if failures else 0)

@@ -18,7 +18,7 @@ def tensors(run: Run) -> dict[str, tuple[Tensor, Tensor]]:
     """The run's splits as tensors: inputs [rows, length], labels [rows]."""
     splits = load(run.data)
     return {
-        name: (torch.from_numpy(getattr(splits, f"{name}_x")), torch.from_numpy(getattr(splits, f"{name}_y")))
+        name: (torch.tensor(getattr(splits, f"{name}_x")), torch.tensor(getattr(splits, f"{name}_y")))
         for name in ("train", "test")
     }
 

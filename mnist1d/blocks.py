@@ -4,7 +4,7 @@ To Lightning a "batch" is a block of optimiser steps: the loader yields bare blo
 they are and every mini-batch is an index slice. That makes Lightning's cost per optimiser step vanish.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,9 +169,33 @@ class StackData(pl.LightningDataModule):
         generators = [member_generator(run.seed, "batches") for run in self.runs]
         return Batches(x, y, data.batch_size, data.batch_order == "shuffled", generators)
 
-    def train_dataloader(self) -> range:
-        """Block numbers. Not a list, which Lightning would take for a list of loaders."""
-        return range(len(self.stops))
+    def train_dataloader(self) -> "BlockNumbers":
+        """What Lightning iterates over."""
+        return BlockNumbers(len(self.stops))
+
+
+class BlockNumbers:
+    """The loader of a stack: ``0, 1, …, count - 1``, numbers without meaning.
+
+    The module knows where it stands and keeps that in its checkpoint. Stating a (void) state of its own tells
+    Lightning that a fit may go on in the middle of an epoch.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.count))
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing to keep."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing to restore."""
 
 
 def _stack(members: list[Splits], field: str) -> Tensor:

@@ -165,16 +165,18 @@ class StackedClassification(pl.LightningModule):
         for n, history in enumerate(self.histories):
             if history.failure is None and not finite[:, n].all():
                 bad = int(finite[:, n].logical_not().nonzero()[0])
-                value = float(losses[bad, n])
-                history.failure = f"training loss became {value} at step {first_step + bad}"
+                history.failure = f"the training loss became {losses[bad, n]:g} at step {first_step + bad}"
             if history.failure is None and rows:
-                values = {name: row[n] for name, row in rows.items()}
-                if all(map(math.isfinite, values.values())):
-                    history.add(self._done - 1, values)
-                else:
-                    history.failure = f"a metric became non-finite at step {self._done - 1}: {values}"
+                self._add(history, {name: row[n] for name, row in rows.items()})
         if all(history.failure for history in self.histories):
             self.trainer.should_stop = True
+
+    def _add(self, history: History, values: dict[str, float]) -> None:
+        wrong = [f"{name} became {value:g}" for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
+            history.failure = f"{wrong[0]} at step {self._done - 1}"
+        else:
+            history.add(self._done - 1, values)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what Lightning does not: the position, the members' generators and histories (plain types only)."""

@@ -67,7 +67,7 @@ class Composer(ConfigLoaderImpl):
         """Plain, resolved values of a job; None if they take its whole config. Raises OmegaConf's errors."""
         parsed = [parse_override(text) for text in overrides]
         base = self.base_of(master_config, overrides)
-        if base.knows_its_job or not all(map(_is_plain, parsed)):
+        if base.knows_its_job or any("${" in text for text in overrides) or not all(map(_is_plain, parsed)):
             return None
         return base.values({o.key_or_group: o.value() for o in parsed if not self.is_choice(o)})
 

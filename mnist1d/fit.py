@@ -55,7 +55,7 @@ def fit_once(stack: Stack, callbacks: Sequence[pl.Callback]) -> StackedClassific
         accelerator=settings.accelerator,
         devices=1,
         max_steps=settings.max_steps,
-        max_epochs=1,  # one pass over the block numbers
+        max_epochs=-1,  # max_steps alone decides
         callbacks=list(callbacks),
         logger=False,  # metrics go to MLflow once per block and run, not through Lightning's per-step logging
         enable_checkpointing=False,

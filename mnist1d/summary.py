@@ -110,6 +110,11 @@ def _name(flat: Flat, swept: Sequence[str], short: Mapping[str, str]) -> str:
     return " ".join(model + parts) or "run"
 
 
+def finals(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Of all metrics of a run those that are measured once, at its end."""
+    return {name: value for name, value in metrics.items() if "/acc_" in name}
+
+
 def summarise(flats: Sequence[Flat], results: Sequence[Mapping[str, float] | None]) -> list[Row]:
     """One row per setting, in the order asked for.
 

@@ -169,8 +169,10 @@ class Sweep:
         self._terminal.table(summary.summarise(self.flats, self.results))
         self._terminal.failures([(self.names[index], why) for index, why in sorted(self._reasons.items())])
         name = self._title if self._parent else self.names[0]
-        experiment = self.runs[0].tracking.experiment
-        self._terminal.where(experiment=experiment, sweep=name, commands=self._next_commands())
+        place = self.runs[0].tracking
+        self._terminal.where(
+            uri=place.uri, experiment=place.experiment, sweep=name, commands=self._next_commands()
+        )
 
     def _next_commands(self) -> list[str]:
         experiment = self.runs[0].experiment

@@ -210,6 +210,24 @@ class Recorder:
             self.client.log_batch(parent, metrics=metrics)
             self.client.set_terminated(parent, status)
 
+    def rows(self, parent: str) -> list[summary.Row]:
+        """Mean, interval and n of every setting of a sweep, from all its runs in the store.
+
+        From the store, because the runs of one sweep may have been trained by several processes or calls.
+        """
+        flats, results, page = [], [], None
+        while page != "":
+            asked = f"tags.`{PARENT_TAG}` = '{parent}'"
+            found = self.client.search_runs(
+                [self.experiment_id], asked, max_results=1000, order_by=["start_time"], page_token=page
+            )
+            for run in found:
+                done = run.info.status == "FINISHED"
+                flats.append(run.data.params)
+                results.append(summary.finals(run.data.metrics) if done else None)
+            page = found.token or ""
+        return summary.summarise(flats, results)
+
     def _find_sweep(self, key: str) -> str | None:
         quote = '"' if "'" in key else "'"
         asked = f"tags.`{SWEEP_TAG}` = {quote}{key}{quote} and tags.`{KIND_TAG}` = 'sweep'"

@@ -220,6 +220,7 @@ def test_a_sweep_closes_with_its_summary_as_tables_and_metrics(recorder: Recorde
 @pytest.mark.parametrize("key", ["mlruns/outputs/2026-01-01", "it's 'quoted'"])
 def test_opening_the_same_sweep_again_gives_the_same_parent(recorder: Recorder, store: str, key: str) -> None:
     parent = recorder.open_sweep(key, "cnn", {})
+    start(recorder, parent)
     recorder.close_sweep(parent, [], "FINISHED")
     again = Recorder(store, EXPERIMENT)
     assert again.open_sweep(key, "cnn", {}) == parent

@@ -185,7 +185,7 @@ class Examination:
     def _with_options(self, setting: Setting) -> list[tuple[str, Any]]:
         if not self.composer.is_group(setting.key):
             return setting.values
-        options = [*self.composer.options(setting.key), *(["null"] if setting.key == "experiment" else [])]
+        options = self.composer.options(setting.key)
         good = [(text, value) for text, value in setting.values if text in options or isinstance(value, dict)]
         self.found += [
             self._no_option(setting.key, text) for text, value in setting.values if (text, value) not in good
@@ -203,14 +203,13 @@ class Examination:
         return self.composer.is_group(setting.key) and not isinstance(setting.values[0][1], dict)
 
     def _master(self, typed: list[Setting]) -> "DictConfig":
-        """The config of the sweep as a whole, as Hydra composes it: swept keys keep their defaults."""
-        from hydra.types import RunMode
-
-        known = [
-            s for s in typed if self._is_choice(s) or (s.key == "profile" and s.values[0][1] in _profiles())
-        ]
-        fixed = [f"{setting.key}={setting.values[0][0]}" for setting in known if not setting.swept]
-        return self.composer.load_configuration("config", [*self.hydra, *fixed], RunMode.MULTIRUN)
+        """The config of the sweep as a whole: swept keys keep their defaults."""
+        choices = [f"{s.key}={s.values[0][0]}" for s in typed if self._is_choice(s) and not s.swept]
+        master = self.composer.base("config", [*self.hydra, *choices]).thaw()
+        for setting in typed:
+            if setting.key == "profile":  # decides how much an experiment sweeps
+                master.profile = setting.values[0][1]
+        return master
 
     def _with_experiment(self, master: "DictConfig", typed: list[Setting]) -> list[Setting]:
         """The sweep of the experiment's file, under the settings of the command line."""
@@ -250,9 +249,12 @@ class Examination:
             if owners := [
                 f"{section}={option}" for option in options if name in self.composer.keys(section, option)
             ]:
-                chosen = f"{section}={base.raw[section].get('name')}"
+                chosen, verb = (
+                    f"{section}={base.raw[section].get('name')}",
+                    "has" if len(owners) == 1 else "have",
+                )
                 return Fault(
-                    setting.key, setting.typed, f"{chosen} has no such key, {' and '.join(owners)} has"
+                    setting.key, setting.typed, f"{chosen} has no such key, {' and '.join(owners)} {verb}"
                 )
         groups = [group for group in self.composer.list_groups("") if group != "hydra"]
         close = nearest(setting.key, [*base.keys, *groups])

@@ -90,15 +90,16 @@ def spelled(value: Any) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:
-    """At most three of `known` that resemble `word`: equal last parts, else similar ones."""
+    """At most three of `known` that resemble `word`: the same last part, else a similar one."""
     known = list(known)
-    tail, depth = word.rpartition(".")[2], word.count(".")
+    section, _, tail = word.rpartition(".")
     by_tail: dict[str, list[str]] = {}
     for key in known:
         by_tail.setdefault(key.rpartition(".")[2], []).append(key)
+    beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
     found = (
         by_tail.get(tail)
-        or get_close_matches(word, [key for key in known if key.count(".") == depth], cutoff=0.7)
+        or [beside[match] for match in get_close_matches(tail, beside, cutoff=0.7)]
         or [key for match in get_close_matches(tail, by_tail, cutoff=0.7) for key in by_tail[match]]
     )
     return tuple(found[:3])

@@ -39,6 +39,8 @@ class MNIST1DDataModule(pl.LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.recipe = Recipe.named(arguments)
         self.order = torch.Generator().manual_seed(shuffle_seed)
+        if self.recipe.val_split:  # Lightning takes the mere presence of the method for a validation split
+            self.val_dataloader = self._val_dataloader  # type: ignore[method-assign]
 
     @property
     def splits(self) -> Splits:
@@ -48,13 +50,13 @@ class MNIST1DDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> Loader:
         return self._loader(self.splits.train_x, self.splits.train_y, generator=self.order, shuffle=True)
 
-    def val_dataloader(self) -> Loader | list[Loader]:
-        return self._loader(self.splits.val_x, self.splits.val_y) if self.recipe.val_split else []
-
     def test_dataloader(self) -> Loader:
         return self._loader(self.splits.test_x, self.splits.test_y)
 
     predict_dataloader = test_dataloader
+
+    def _val_dataloader(self) -> Loader:
+        return self._loader(self.splits.val_x, self.splits.val_y)
 
     def _loader(self, x: Any, y: Any, **options: Any) -> Loader:
         rows = TensorDataset(torch.tensor(x), torch.tensor(y))

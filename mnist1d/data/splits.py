@@ -70,11 +70,9 @@ class Recipe:
     @classmethod
     def named(cls, values: Mapping[str, Any]) -> "Recipe":
         """From keyword arguments, the generator's among them; TypeError for a name that neither knows."""
-        generator = {f.name for f in fields(Arguments)}
-        if unknown := sorted(set(values) - generator - set(cls._own())):
-            raise TypeError(
-                f"unknown argument {unknown[0]!r}: must be one of {', '.join([*generator, *cls._own()])}"
-            )
+        known = [*(f.name for f in fields(Arguments)), *cls._own()]
+        if unknown := [name for name in values if name not in known]:
+            raise TypeError(f"unknown argument {unknown[0]!r}: must be one of {', '.join(known)}")
         return cls(Arguments.of(values), **{name: values[name] for name in cls._own() if name in values})
 
     @classmethod

@@ -24,12 +24,12 @@ _CHUNK = 4000  # samples, over all members, evaluated at a time without gradient
 
 
 class CNN(nn.Module):
-    """Convolutions of padding 1 with ReLU, all of `channels` channels, then one linear layer on all positions.
+    """Convolutions of padding 1 with ReLU, then one linear layer on all channels and positions.
 
-    `pooling` says what shortens the signal: "stride" (stride-2 convolutions, the paper's network, 6c² + 58c + 10
-    parameters at c channels, 5210 at 25), "none" (nothing does), or "max", "avg", "l2" (stride 1, and after each
-    ReLU windows of 2 are pooled; L2 is the root of the sum of squares). The pooling study has `channels=20,
-    kernel_sizes=(3, 3)`: 9310 parameters for "none", 3310 otherwise (protocols.md 2, 5 and 9).
+    `pooling` says what shortens the signal: "stride" (stride-2 convolutions, the paper's network of
+    6c² + 58c + 10 parameters at c channels, 5210 at 25), "none" (nothing does), or "max", "avg", "l2" (stride
+    1, and after each ReLU windows of 2 are pooled; L2 is the root of the sum of squares). The pooling study
+    has `channels=20, kernel_sizes=(3, 3)`: 9310 parameters for "none", 3310 otherwise (protocols.md 2, 5, 9).
 
     Raises ValueError for an unknown `pooling` or a signal too short for the layers.
     """
@@ -100,7 +100,7 @@ def _pool(x: Tensor, pooling: str) -> Tensor:
 
 @dataclass(frozen=True)
 class _Frame:
-    """How a sample lies in a buffer [N, B * rows, C]: `lead` zero rows, `length` positions, zeros up to `rows`.
+    """A sample in a buffer [N, B * rows, C]: `lead` zero rows, `length` positions, zero rows up to `rows`.
 
     Behind a member's last sample, outside the buffer's shape but in its memory, follow `tail` more zero rows.
     """

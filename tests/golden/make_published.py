@@ -1,10 +1,10 @@
 """Makes published.npz with the published package, not with ours.
 
-Run it where `import mnist1d` finds the published one (an environment of its own with mnist1d==0.0.2.post1):
+Run it where `import mnist1d` finds the published one (0.0.2.post1) and not ours:
 
     python make_published.py published.npz
 
-Kept of each case are its arguments, the first rows of its training and test data, all labels and the time axis.
+Kept of each case are its arguments, the first rows of its training and test data, all labels, the time axis.
 """
 
 import json

@@ -1,0 +1,351 @@
+"""The check of a command line: every fault, all of them together, in words that are pinned here."""
+
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from mnist1d.compose import Composer
+from mnist1d.config import ConfigError, Run, check, parse, validate
+
+ROOT = Path(__file__).resolve().parents[1]
+SHELL = (
+    "import sys; from mnist1d.config import check; check(sys.argv[1:]); "
+    "assert not {'torch', 'mlflow', 'pytorch_lightning'} & set(sys.modules)"
+)
+
+
+def report(capsys: pytest.CaptureFixture[str], command: str) -> str:
+    """What `train.py <command>` prints about its faults, without the line that counts them."""
+    with pytest.raises(SystemExit) as stop:
+        check(command.split())
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return printed.err.partition("\n")[2].rstrip("\n")
+
+
+@pytest.fixture(scope="module")
+def defaults() -> dict[str, Any]:
+    return Composer.of(ROOT / "conf").base("config", []).resolved
+
+
+def shell(*argv: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-X", "importtime", "-c", SHELL, *argv]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_sound_command_line_passes_silently_and_imports_nothing_heavy() -> None:
+    done = shell("-m", "model=glob(*)", "seed=range(20)", "data.label_noise=0,0.15", "optimizer.lr=0.01")
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert "hydra" in done.stderr  # the import log works, so the next lines mean something
+    for heavy in ("torch", "pytorch_lightning", "mlflow", "matplotlib", "scipy"):
+        assert f" {heavy}\n" not in done.stderr
+
+
+def test_all_faults_come_together_with_key_value_allowed_and_nearest() -> None:
+    done = shell(
+        "-m", "model=mpl", "model.hiden=3", "data.label_noise=0,1.5,abc", "data.train_split=1",
+        "optimizer.lr=-1", "model.hidden=0,10", "data.padding=[60,36]", "seed=range(-1,2)",
+        "optimzer=sgd", "hidden=3",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert " torch\n" not in done.stderr
+    told = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("import time:"))
+    assert told == dedent("""\
+        11 faults in the configuration:
+          model=mpl             no such option; allowed: cnn, gru, logistic, mlp
+          model.hiden=3         no such key; nearest: model.hidden
+          optimzer=sgd          no such key; nearest: optimizer
+          hidden=3              no such key; nearest: model.hidden
+          data.label_noise=1.5  must be a number from 0 to 1
+          data.label_noise=abc  must be a number from 0 to 1
+          data.train_split=1    must be a number above 0 and below 1
+          optimizer.lr=-1       must be a number above 0
+          model.hidden=0        must be a whole number of at least 1
+          seed=-1               must be a whole number from 0 to 4294967295
+          data.padding=[60,36]  the first number must not exceed the second; \
+allowed: two whole numbers in order, as [36,60]""")
+
+
+MESSAGES = {
+    "model=ggru": "model=ggru  no such option; nearest: gru; allowed: cnn, gru, logistic, mlp",
+    "experiment=clasification": (
+        "experiment=clasification  no such option; nearest: classification; allowed: classification"
+    ),
+    "hydra/launcher=stak": "hydra/launcher=stak  no such option; nearest: stack; allowed: basic, stack",
+    "data.num_sample=500": "data.num_sample=500  no such key; nearest: data.num_samples",
+    "experiment=null": "experiment=null  no such option; allowed: classification",
+    "lr=0.1": "lr=0.1  no such key; nearest: optimizer.lr",
+    "+lr=0.1": "+lr=0.1  no such key; nearest: optimizer.lr",
+    "nonsense=1": "nonsense=1  no such key",
+    "model.channels=3": "model.channels=3  model=mlp has no such key, model=cnn has",
+    "optimizer.momentum=0.5": "optimizer.momentum=0.5  optimizer=adam has no such key, optimizer=sgd has",
+    "optimizer=sgd optimizer.eps=1": (
+        "optimizer.eps=1  optimizer=sgd has no such key, optimizer=adam and optimizer=adamw have"
+    ),
+    "-m model=mlp,cnn model.channels=3,4": "model.channels=3,4  model=mlp has no such key, model=cnn has",
+    "model.name=cnn": (
+        "model.name=cnn  follows from the group: type model=cnn; allowed: cnn, gru, logistic, mlp"
+    ),
+    "+seed=1": "+seed=1  exists already: leave out the +",
+    "+model=cnn": "+model=cnn  exists already: leave out the +",
+    "~optimizer": "~optimizer  neither keys nor groups can be removed",
+    "seed=1 seed=2": "seed  given twice, as 1 and as 2",
+    "seed=1,2": "seed=1,2  several values: add -m to sweep over them, or type a list as key=[a,b]",
+    "seed=range(9)": (
+        "seed=0,1,2,…,8  several values: add -m to sweep over them, or type a list as key=[a,b]"
+    ),
+    "-m optimizer.lr=interval(0,1)": (
+        "optimizer.lr=interval(0,1)  an interval has no list of values; "
+        "allowed: a,b,c or range(start,stop,step)"
+    ),
+    "-m model=glob(x*)": "model=glob(x*)  matches nothing; allowed: cnn, gru, logistic, mlp",
+    "-m hydra.verbose=true,false": "hydra.verbose=true,false  Hydra's own settings cannot be swept",
+    "-m experiment=classification profile=smoke,quick": (
+        "profile=smoke,quick  takes one value for a whole sweep"
+    ),
+    "experiment=classification profile=quik": "profile=quik  must be one of smoke, quick, paper",
+    "profile=quick": "profile=quick  has no meaning without experiment=NAME",
+    "seed": (
+        "seed  not of the form key=value; allowed: key=value, key=[a,b]; "
+        "with -m also key=a,b or 'key=range(5)'"
+    ),
+    "model.hidden=[3": (
+        "model.hidden=[3  cannot be read; allowed: key=value, key=[a,b]; "
+        "with -m also key=a,b or 'key=range(5)'"
+    ),
+    "seed=${sed}": "seed  Interpolation key 'sed' not found",
+    "seed=1.5": "seed=1.5  must be a whole number from 0 to 4294967295",
+    "seed=true": "seed=true  must be a whole number from 0 to 4294967295",
+    "model.residual=1": "model.residual=1  must be true or false",
+    "model=cnn model.pooling=mean": "model.pooling=mean  must be one of none, stride, max, avg, l2",
+    "model=cnn model.kernel_sizes=[]": (
+        "model.kernel_sizes=[]  must be a list of whole numbers of at least 1, as [a,b], not empty"
+    ),
+    "model=cnn model.kernel_sizes=[30,30]": (
+        "model.kernel_sizes=[30,30]  leaves no position of 40 with model.pooling=stride; "
+        "allowed: fewer or narrower convolutions"
+    ),
+    "model.input_size=30": (
+        "model.input_size=30  differs from data.final_seq_length=40, which sets it; allowed: 40"
+    ),
+    "data.num_samples=4999": "data.num_samples=4999  must be a whole number of at least 10, a multiple of 10",
+    "data.num_samples=10 data.batch_size=1 data.train_split=0.01": (
+        "data.train_split=0.01  leaves no training sample of data.num_samples=10"
+    ),
+    "data.val_split=0.0001": (
+        "data.val_split=0.0001  holds out none of 4000 training samples; allowed: 0, or at least 0.00025"
+    ),
+    "data.val_split=0.5 data.batch_size=2001": (
+        "data.batch_size=2001  more than the 2000 training samples; allowed: a whole number from 1 to 2000"
+    ),
+    "data.padding=36": "data.padding=36  must be two whole numbers of at least 0, as [a,b]",
+    "data.padding.0=61": (
+        "data.padding=[61,60]  the first number must not exceed the second; "
+        "allowed: two whole numbers in order, as [60,61]"
+    ),
+    "data.max_translation=73": (
+        "data.max_translation=73  shifts by more than the 72 points of a padded template; "
+        "allowed: a whole number from 1 to 72 (template_len + the larger padding)"
+    ),
+    "data.shuffle_features=true data.feature_order=reversed": (
+        "data.feature_order=reversed  cannot be combined with data.shuffle_features=true; "
+        "allowed: one of the two"
+    ),
+    "data.feature_order=chunk_shuffled data.chunk_length=40": (
+        "data.chunk_length=40  leaves fewer than two chunks of data.final_seq_length=40; "
+        "allowed: a whole number from 1 to 39"
+    ),
+    "data.stream=true data.batch_order=shuffled": (
+        "data.batch_order=shuffled  a stream has no order to shuffle; allowed: sequential"
+    ),
+    "optimizer.betas=[0.9,1]": "optimizer.betas=[0.9,1]  must be two numbers from 0 and below 1, as [a,b]",
+    "trainer.stack=0": "trainer.stack=0  must be a whole number of at least 1 or null",
+    "trainer.memory=null": "trainer.memory=null  must be a number above 0",
+    "trainer.accelerator=tpu": "trainer.accelerator=tpu  must be one of auto, cpu, gpu, cuda, mps",
+    "tracking.uri=": "tracking.uri=  must be text, not empty",
+    "hydra.foo=1": "config  Could not override 'hydra.foo'.",
+}
+
+
+@pytest.mark.parametrize("command", MESSAGES)
+def test_a_fault_is_told_in_these_words(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(capsys, command) == f"  {MESSAGES[command]}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "-m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15",
+        "-m experiment=classification profile=smoke",
+        "experiment=classification seed=0 model=mlp",
+        "-m model=cnn model.channels=range(2,6) seed=0,1 hydra/launcher=basic",
+        "++seed=3 data={num_samples:50,batch_size:40}",
+        "data.max_translation=72 data.chunk_length=39 data.feature_order=chunk_shuffled",
+        "model=cnn data.final_seq_length=8 model.kernel_sizes=[3,3] model.pooling=none",
+        "data.stream=true data.batch_size=9000 data.val_split=0.1",
+        "seed=${data.seed} tracking.uri=http://127.0.0.1:5000 trainer.threads=2",
+        "--help model=mpl",
+        "--cfg job model=mpl",
+        "--info defaults model=mpl",
+    ],
+)
+def test_nothing_is_said_about_a_sound_command_line(command: str) -> None:
+    check(command.split())
+
+
+def test_faults_of_swept_combinations_are_found_and_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "-m seed=range(50) data.num_samples=100,1000 data.batch_size=50,90 optimizer.lr=0.1,1"
+    assert report(capsys, command) == (
+        "  data.batch_size=90  more than the 80 training samples; allowed: a whole number from 1 to 80"
+    )
+
+
+def test_a_flood_of_faults_is_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = report(capsys, "-m model.hidden=range(-100,5)").splitlines()
+    assert len(lines) == 31
+    assert lines[-1] == "  … and 71 more"
+
+
+def test_a_typo_is_never_answered_with_a_plus(capsys: pytest.CaptureFixture[str]) -> None:
+    told = report(capsys, "model.hiden=3 sed=3 data.foo=3 hydra.foo=1")
+    assert "+" not in told
+
+
+def test_unknown_flags_are_refused_by_the_argument_parser(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        check(["--multrun"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: --multrun" in capsys.readouterr().err
+
+
+def test_help_shows_commands_and_groups_without_heavy_imports() -> None:
+    script = dedent("""
+        import sys, hydra
+        from mnist1d.config import check
+        check(sys.argv[1:])
+        @hydra.main(config_path="conf", config_name="config", version_base="1.3")
+        def main(cfg): raise AssertionError("nothing runs")
+        main()
+    """)
+    command = [sys.executable, "-X", "importtime", "-c", script, "--help", f"--config-path={ROOT / 'conf'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert "python train.py -m experiment=classification profile=quick" in done.stdout
+    assert "model: cnn, gru, logistic, mlp\n" in done.stdout
+    assert " torch\n" not in done.stderr
+
+
+def test_parse_gives_typed_frozen_values(defaults: dict[str, Any]) -> None:
+    run = parse(OmegaConf.create(defaults))
+    assert (run.seed, run.profile, run.experiment) == (0, "paper", None)
+    assert run.model.target == "mnist1d.models.MLP"
+    assert run.model.options == {"input_size": 40, "num_classes": 10, "hidden": 100, "residual": True}
+    assert run.data.padding == (36, 60)
+    assert run.data.rows == (4000, 0, 1000)
+    assert run.optimizer.lr == 0.01
+    with pytest.raises(ValidationError):
+        run.seed = 1
+
+
+def test_parse_ignores_hydras_own_node(defaults: dict[str, Any]) -> None:
+    assert parse(OmegaConf.create({**defaults, "hydra": {"job": {"num": 3}}})) == parse(
+        OmegaConf.create(defaults)
+    )
+
+
+def test_flat_names_every_value_of_the_run_and_nothing_else(defaults: dict[str, Any]) -> None:
+    flat = parse(OmegaConf.create(defaults)).flat()
+    assert flat["seed"] == 0
+    assert flat["model._target_"] == "mnist1d.models.MLP"
+    assert flat["data.padding"] == [36, 60]
+    assert flat["optimizer.betas"] == [0.9, 0.999]
+    assert not [key for key in flat if key.startswith(("tracking", "profiles", "hydra"))]
+    assert not [value for value in flat.values() if isinstance(value, dict | tuple)]
+
+
+def changed(defaults: dict[str, Any], section: str, **changes: Any) -> dict[str, Any]:
+    return {**defaults, section: {**defaults[section], **changes}}
+
+
+def test_parse_collects_faults_of_all_sections(defaults: dict[str, Any]) -> None:
+    values = changed(changed(defaults, "data", label_noise=2, foo=1), "trainer", max_steps=0)
+    with pytest.raises(ConfigError) as error:
+        validate(values)
+    assert [fault.key for fault in error.value.faults] == [
+        "data.label_noise",
+        "data.foo",
+        "trainer.max_steps",
+    ]
+    assert "data.foo" in str(error.value)
+    del values["data"]["seed"]
+    with pytest.raises(ConfigError, match=r"data\.seed +is missing"):
+        validate(values)
+
+
+def test_an_optimizer_takes_its_own_keys_only(defaults: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.momentum +no such key"):
+        validate(changed(defaults, "optimizer", momentum=0.9))
+    with pytest.raises(ConfigError, match=r"optimizer\.name=lion +must be one of adam, adamw, sgd"):
+        validate(changed(defaults, "optimizer", name="lion"))
+
+
+OWN_MODEL = """
+# A model of the user's own, 1 parameter.
+name: own  # its name
+_target_: my.models.Own  # its class
+input_size: ${data.final_seq_length}  # positions
+num_classes: 10  # outputs
+hidden: 4  # a name with a central limit
+depth: 2  # a key that only this model has
+dropout: 0.1  # a number
+"""
+
+
+@pytest.fixture
+def own_conf(tmp_path: Path) -> Path:
+    """A copy of conf/ to which a user has added a model by one file."""
+    for file in (ROOT / "conf").rglob("*.yaml"):
+        copy = tmp_path / file.relative_to(ROOT / "conf")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(file.read_text())
+    (tmp_path / "model" / "own.yaml").write_text(OWN_MODEL)
+    return tmp_path
+
+
+def test_a_model_added_by_one_file_is_checked_like_the_shipped_ones(
+    own_conf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(["-m", "model=own,mlp", "seed=0,1"], own_conf)
+    check(["-m", "model=own", "model.depth=1,2", "model.dropout=0,0.5"], own_conf)
+    with pytest.raises(SystemExit):
+        check(["-m", "model=own", "model.depth=1,2.5,deep", "model.hidden=0", "model.dropout=true"], own_conf)
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "  model.depth=2.5     must be a whole number, like its default 2",
+        "  model.depth=deep    must be a whole number, like its default 2",
+        "  model.hidden=0      must be a whole number of at least 1",
+        "  model.dropout=true  must be a number, like its default 0.1",
+    ]
+
+
+def test_values_of_every_combination_of_sizes_agree_with_the_splits(defaults: dict[str, Any]) -> None:
+    for train_split, val_split in ((0.8, 0.0), (0.25, 0.1), (0.9, 0.3)):
+        data = changed(defaults, "data", train_split=train_split, val_split=val_split)
+        rows = validate(data).data.rows
+        assert sum(rows) == 5000
+        assert rows[0] + rows[1] == int(5000 * train_split)
+
+
+def test_a_run_is_equal_to_itself_only(defaults: dict[str, Any]) -> None:
+    other = validate({**defaults, "seed": 1})
+    assert isinstance(other, Run)
+    assert other != validate(defaults)
+    assert validate(defaults) == validate(defaults)

@@ -1,0 +1,158 @@
+"""Every architecture has the paper's number of parameters, and its hand-batched twin computes the same."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+
+from mnist1d.models import CNN, GRU, MLP, Logistic
+
+TWINS: dict[str, Callable[[], nn.Module]] = {
+    "logistic": Logistic,
+    "mlp residual": lambda: MLP(hidden=7),
+    "mlp plain": lambda: MLP(hidden=7, residual=False),
+    "cnn of the paper": lambda: CNN(channels=4),
+    "cnn odd length": lambda: CNN(39, 3, channels=3, kernel_sizes=(4, 2, 5)),
+    "cnn one layer": lambda: CNN(channels=2, kernel_sizes=(2,)),
+    "cnn kernel below stride": lambda: CNN(channels=2, kernel_sizes=(1, 1, 3)),
+    "cnn none": lambda: CNN(channels=3, kernel_sizes=(3, 3), pooling="none"),
+    "cnn max": lambda: CNN(channels=3, kernel_sizes=(3, 3), pooling="max"),
+    "cnn avg": lambda: CNN(channels=3, kernel_sizes=(3, 3), pooling="avg"),
+    "cnn l2": lambda: CNN(channels=3, kernel_sizes=(3, 3), pooling="l2"),
+    "cnn max odd lengths": lambda: CNN(39, channels=3, kernel_sizes=(5, 3, 3), pooling="max"),
+    "cnn avg odd lengths": lambda: CNN(39, channels=3, kernel_sizes=(5, 3, 3), pooling="avg"),
+    "cnn l2 odd lengths": lambda: CNN(39, channels=3, kernel_sizes=(5, 3, 3), pooling="l2"),
+}
+LENGTHS = {name: 39 if "odd" in name else 40 for name in TWINS}
+
+
+def stack(make: Callable[[], nn.Module], size: int) -> tuple[nn.Module, dict[str, Tensor]]:
+    members = [make().double() for _ in range(size)]
+    return members[0], {k: p.detach().requires_grad_() for k, p in stack_module_state(members)[0].items()}
+
+
+def one_by_one(model: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
+    members = [{name: p[i] for name, p in params.items()} for i in range(len(x))]
+    return torch.stack([functional_call(model, own, (x[i],)) for i, own in enumerate(members)])
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_the_networks_of_the_classification_experiment_have_their_number_of_parameters():
+    counts = {type(m).__name__: parameters(m) for m in (Logistic(), MLP(), CNN(), GRU())}
+    assert counts == {"Logistic": 410, "MLP": 15_210, "CNN": 5_210, "GRU": 5_134}
+
+
+@pytest.mark.parametrize("width", [2, 47, 100, 300])
+def test_the_networks_of_double_descent_have_their_number_of_parameters(width):
+    assert parameters(MLP(hidden=width, residual=False)) == width**2 + 52 * width + 10
+    assert parameters(CNN(channels=width)) == 6 * width**2 + 58 * width + 10
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [("none", 9_310), ("stride", 3_310), ("max", 3_310), ("avg", 3_310), ("l2", 3_310)],
+)
+def test_the_networks_of_the_pooling_study_have_their_number_of_parameters(pooling, expected):
+    assert parameters(CNN(channels=20, kernel_sizes=(3, 3), pooling=pooling)) == expected
+
+
+def test_initial_weights_are_those_of_pytorchs_layers_drawn_in_order():
+    torch.manual_seed(3)
+    models = [Logistic(), MLP(), CNN()]
+    torch.manual_seed(3)
+    layers = [nn.Linear(40, 10), nn.Linear(40, 100), nn.Linear(100, 100), nn.Linear(100, 10)]
+    layers += [nn.Conv1d(1, 25, 5), nn.Conv1d(25, 25, 3), nn.Conv1d(25, 25, 3), nn.Linear(125, 10)]
+    drawn = [p for m in models for p in m.parameters()]
+    expected = [p for layer in layers for p in layer.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(drawn, expected, strict=True))
+
+
+@pytest.mark.parametrize(("size", "batch"), [(1, 1), (3, 7), (20, 5)])
+@pytest.mark.parametrize("name", TWINS)
+def test_the_hand_batched_twin_has_the_values_and_gradients_of_the_plain_modules(name, size, batch):
+    torch.manual_seed(0)
+    model, params = stack(TWINS[name], size)
+    x = torch.randn(size, batch, LENGTHS[name], dtype=torch.float64, requires_grad=True)
+    expected = one_by_one(model, params, x)
+    weights = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * weights).sum(), [x, *params.values()])
+    logits = model.forward_stacked(params, x)
+    torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-12)
+    got = torch.autograd.grad((logits * weights).sum(), [x, *params.values()])
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_the_twin_takes_a_slice_of_data_that_all_members_share(name):
+    torch.manual_seed(0)
+    model, params = stack(TWINS[name], 3)
+    data = torch.randn(20, LENGTHS[name], dtype=torch.float64)
+    shared = data.expand(3, -1, -1)[:, 5:12]
+    expected = one_by_one(model, params, shared)
+    torch.testing.assert_close(model.forward_stacked(params, shared), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["cnn of the paper", "cnn l2"])
+def test_many_samples_are_evaluated_in_chunks_with_the_same_result(name):
+    torch.manual_seed(0)
+    model, params = stack(TWINS[name], 3)
+    x = torch.randn(3, 3001, LENGTHS[name], dtype=torch.float64)
+    with torch.no_grad():
+        logits = model.forward_stacked(params, x)
+        torch.testing.assert_close(logits, one_by_one(model, params, x), rtol=1e-12, atol=1e-12)
+
+
+def test_the_residual_connection_carries_the_first_hidden_layer_past_the_second():
+    x = torch.randn(4, 40)
+    for residual in (True, False):
+        model = MLP(hidden=5, residual=residual)
+        nn.init.zeros_(model.linear2.weight)
+        nn.init.constant_(model.linear2.bias, -1.0)
+        first = model.linear1(x).relu()
+        torch.testing.assert_close(model(x), model.linear3(first if residual else torch.zeros(4, 5)))
+
+
+def test_pooling_takes_the_maximum_the_mean_and_the_root_of_the_sum_of_squares():
+    x = torch.tensor([[3.0, 4.0, 0.0, 1.0]])
+    for pooling, expected in (("max", [4.0, 1.0]), ("avg", [3.5, 0.5]), ("l2", [5.0, 1.0])):
+        model = CNN(4, 2, channels=1, kernel_sizes=(3,), pooling=pooling)
+        model.convs[0].weight.data = torch.tensor([[[0.0, 1.0, 0.0]]])
+        nn.init.zeros_(model.convs[0].bias)
+        model.linear.weight.data, model.linear.bias.data = torch.eye(2), torch.zeros(2)
+        torch.testing.assert_close(model(x), torch.tensor([expected]))
+
+
+def test_l2_pooling_of_an_all_zero_window_has_zero_gradient():
+    model, params = stack(lambda: CNN(channels=2, kernel_sizes=(3, 3), pooling="l2"), 1)
+    x = torch.zeros(1, 3, 40, dtype=torch.float64)
+    with torch.no_grad():
+        params["convs.0.bias"].zero_()
+        params["convs.1.bias"].zero_()
+    for logits in (model.forward_stacked(params, x), one_by_one(model, params, x)):
+        grads = torch.autograd.grad(logits.sum(), [p for name, p in params.items() if "convs" in name])
+        assert all(torch.equal(g, torch.zeros_like(g)) for g in grads)
+
+
+def test_a_member_that_diverged_leaves_the_others_untouched():
+    torch.manual_seed(0)
+    for name in ("mlp residual", "cnn of the paper", "cnn max"):
+        model, params = stack(TWINS[name], 3)
+        x = torch.randn(3, 6, 40, dtype=torch.float64)
+        expected = torch.autograd.grad(model.forward_stacked(params, x).sum(), list(params.values()))
+        broken = {k: p.detach().clone().requires_grad_() for k, p in params.items()}
+        for p in broken.values():
+            p.data[1] = torch.nan
+        got = torch.autograd.grad(model.forward_stacked(broken, x).sum(), list(broken.values()))
+        assert all(torch.equal(g[[0, 2]], e[[0, 2]]) for g, e in zip(got, expected, strict=True))
+
+
+def test_wrong_options_of_the_convolutional_network_are_refused_with_what_is_allowed():
+    with pytest.raises(ValueError, match="none, stride, max, avg, l2"):
+        CNN(pooling="mean")
+    with pytest.raises(ValueError, match="3 positions are too few"):
+        CNN(3, kernel_sizes=(3, 3), pooling="max")

@@ -1,10 +1,10 @@
 """Train MNIST-1D models: one run, or a sweep of many runs as a few batched computations.
 
-    python train.py                                                            # one MLP, test accuracy near 0.65
-    python train.py -m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15   # four runs, compared
-    python train.py -m experiment=classification profile=quick                 # an experiment of the paper
+    python train.py                                              # one MLP, test accuracy near 0.65
+    python train.py -m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15  # four runs, compared
+    python train.py -m experiment=classification profile=quick   # an experiment of the paper
 
-Reading order: conf/config.yaml, this file, mnist1d/fit.py (where Lightning's `trainer.fit` is), mnist1d/classification.py.
+Reading order: conf/config.yaml, this file, mnist1d/fit.py (Lightning's `trainer.fit`), mnist1d/classification.py.
 """
 
 import sys
@@ -27,11 +27,14 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     Returns what Hydra's sweepers want: the final test accuracy, for a list one per config, nan for a failed run.
     """
     configs = config if isinstance(config, list) else [config]
-    runs = [parse(config) for config in configs]  # every fault is known before torch is imported, which takes seconds
+    runs = [
+        parse(config) for config in configs
+    ]  # every fault is known before torch is imported, which takes seconds
 
-    from mnist1d.fit import fit
+    from mnist1d.fit import fit, quiet
     from mnist1d.sweep import Sweep
 
+    quiet()
     with Sweep(runs, HydraConfig.get()) as sweep:
         for stack in sweep.stacks:
             with sweep.recording(stack):

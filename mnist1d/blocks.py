@@ -147,7 +147,7 @@ class StackData(pl.LightningDataModule):
         self.stops = self.schedule.stops()
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def setup(self, stage: str | None = None) -> None:
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - Lightning's signature
         """Load every member's data: ``splits[name]`` is inputs [N or 1, rows, length], labels [N or 1, rows]."""
         members = [load(run.data) for run in self.runs]
         for name in ("train", "val", "test"):

@@ -4,6 +4,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -116,7 +117,7 @@ class StackedClassification(pl.LightningModule):
     def __init__(self, runs: Sequence[Run]) -> None:
         super().__init__()
         self.runs = list(runs)
-        self.model = StackedModel([build_member(lambda run=run: make_model(run.model), run.seed) for run in runs])
+        self.model = StackedModel([build_member(partial(make_model, run.model), run.seed) for run in runs])
         self.histories = [History() for _ in runs]
         self._done = 0  # finished optimiser steps
         self._batches: Batches | StreamBatches
@@ -143,6 +144,7 @@ class StackedClassification(pl.LightningModule):
         """One block of optimiser steps for all members."""
         stop = self.data.stops[bisect_right(self.data.stops, self._done)]
         optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
         losses = train_steps(self.model, optimizer, self._batches, range(self._done, stop))
         self._count(stop - self._done)
         self._done = stop

@@ -23,7 +23,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import setup_globals
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 _PARSER = OverridesParser.create()
@@ -60,14 +60,15 @@ class Composer(ConfigLoaderImpl):
     def base_of(self, master_config: DictConfig, overrides: Sequence[str]) -> "Base":
         """The base that a job of the sweep `master_config` starts from."""
         groups = [text for text in overrides if self.is_choice(parse_override(text))]
-        hydra = list(master_config.hydra.overrides.hydra)
+        hydra = as_typed(master_config.hydra.overrides.hydra)
         return self.base(master_config.hydra.job.config_name, hydra + groups)
 
     def quick_values(self, master_config: DictConfig, overrides: Sequence[str]) -> dict[str, Any] | None:
         """Plain, resolved values of a job; None if they take its whole config. Raises OmegaConf's errors."""
         parsed = [parse_override(text) for text in overrides]
         base = self.base_of(master_config, overrides)
-        if base.knows_its_job or any("${" in text for text in overrides) or not all(map(_is_plain, parsed)):
+        interpolates = base.knows_its_job or any("${" in str(override.value()) for override in parsed)
+        if interpolates or not all(map(_is_plain, parsed)):
             return None
         return base.values({o.key_or_group: o.value() for o in parsed if not self.is_choice(o)})
 
@@ -220,6 +221,12 @@ def current_job(cfg: DictConfig) -> Iterator[None]:
         yield
     finally:
         instance.cfg = before
+
+
+def as_typed(overrides: ListConfig) -> list[str]:
+    """The overrides in Hydra's lists: iterating over those would resolve interpolations in them."""
+    typed: Any = OmegaConf.to_container(overrides, resolve=False)
+    return list(typed)
 
 
 def plain(cfg: DictConfig, resolve: bool) -> dict[str, Any]:

@@ -12,12 +12,15 @@ from mnist1d.classification import StackedClassification
 from mnist1d.plan import Stack
 from mnist1d.provenance import cores
 
-# Lightning's tips, advertisements and "`Trainer.fit` stopped" are INFO lines of this logger; it has no switch.
-logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
-# Lightning 2.6 calls a pytree function that torch 2.13 deprecates; nothing a user could do about it.
-warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-# Advice about DataLoaders, on the block numbers of `mnist1d.blocks`.
-warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+def quiet() -> None:
+    """Silence what Lightning says without need; it offers no switch for any of it."""
+    # tips, advertisements and "`Trainer.fit` stopped" are INFO lines of this logger
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
+    # a pytree function that torch 2.13 deprecates
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    # advice about DataLoaders, where a loader of ours only yields block numbers
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 def fit(

@@ -1,7 +1,7 @@
 """The stacking launcher: all jobs of a sweep go to the task function in one call.
 
 Each job is composed as Hydra composes it, with its own number, output folder and .hydra/*.yaml. What it
-costs besides training is a few milliseconds per job.
+costs besides training is a few milliseconds per job. All share one process: `hydra.job.chdir` has no effect.
 
 The task function of `@hydra.main` gets
 - a `DictConfig` when Hydra runs it for one config (no -m, or `hydra/launcher=basic`), with `HydraConfig` set;
@@ -25,7 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf._utils import OmegaConfDumper
 
-from mnist1d.compose import Composer, current_job, plain
+from mnist1d.compose import Composer, as_typed, current_job, plain
 from mnist1d.config import ConfigError, Run, parse, refuse, validate
 
 
@@ -141,7 +141,8 @@ class Launch:
         output_dir.mkdir(parents=True, exist_ok=True)
         if cfg.hydra.output_subdir is not None:
             _save(cfg, output_dir / cfg.hydra.output_subdir)
-        task_cfg = _with_job(self.composer.base_of(self.config, overrides).config(values), cfg.hydra)
+        with current_job(cfg):
+            task_cfg = _with_job(self.composer.base_of(self.config, overrides).config(values), cfg.hydra)
         result = Reported(overrides, task_cfg, working_dir=str(Path.cwd()), task_name=cfg.hydra.job.name)
         if self.context.callbacks.callbacks:  # 0.1 MB each: kept for those who look at it
             result.hydra_cfg = cfg
@@ -180,7 +181,7 @@ def _save(cfg: DictConfig, folder: Path) -> None:
     hydra = OmegaConf.to_container(cfg.hydra, resolve=False, enum_to_str=True)
     (folder / "config.yaml").write_text(_yaml(plain(cfg, resolve=False)), encoding="utf-8")
     (folder / "hydra.yaml").write_text(_yaml({"hydra": hydra}), encoding="utf-8")
-    (folder / "overrides.yaml").write_text(_yaml(list(cfg.hydra.overrides.task)), encoding="utf-8")
+    (folder / "overrides.yaml").write_text(_yaml(as_typed(cfg.hydra.overrides.task)), encoding="utf-8")
 
 
 class _Dumper(getattr(yaml, "CDumper", yaml.Dumper)):  # type: ignore[misc]

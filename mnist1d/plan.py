@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from mnist1d.config import Run
@@ -32,7 +33,9 @@ VALUES = frozenset(
 )
 """Keys in which members of one stack may differ: they change numbers, not shapes, schedule or code path."""
 
-LABELS = frozenset({"experiment", "profile", "trainer.accelerator", "trainer.memory", "trainer.stack", "trainer.threads"})
+LABELS = frozenset(
+    {"experiment", "profile", "trainer.accelerator", "trainer.memory", "trainer.stack", "trainer.threads"}
+)
 """Keys that say why or where a run is trained; its numbers do not depend on them (beyond rounding)."""
 
 
@@ -90,7 +93,7 @@ def even_parts(items: list[int], most: int) -> list[list[int]]:
     """`items` cut into as few parts of at most `most` as possible, sizes differing by one at most."""
     count = -(-len(items) // most)
     cuts = [round(i * len(items) / count) for i in range(count + 1)]
-    return [items[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [items[a:b] for a, b in pairwise(cuts)]
 
 
 def _digest(values: dict[str, Any]) -> str:

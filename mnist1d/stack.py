@@ -73,8 +73,10 @@ class StackedModel(nn.Module):
         """Logits ``[N, batch, num_classes]`` for inputs ``[N, batch, length]``; row n goes to member n."""
         template = self.template
         template.train(self.training)
-        if hasattr(template, "forward_stacked"):
-            return template.forward_stacked(self.params, x)
+        twin = getattr(type(template), "forward_stacked", None)
+        if twin is not None:
+            logits: Tensor = twin(template, self.params, x)
+            return logits
 
         def one(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
             return functional_call(template, (params, buffers), (x,))

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: configs composed by Hydra from the real conf/, caches and stores in temporary folders."""
+"""Fixtures shared by all tests: configs composed from the real conf/, caches in temporary folders."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -245,7 +245,11 @@ def test_a_single_run_gets_one_config_and_its_folder(tmp_path: Path) -> None:
 
 
 def test_values_that_know_their_job_are_resolved_per_job(tmp_path: Path) -> None:
-    told = sweep(tmp_path, "-m", "seed=5,6", "data.seed='${hydra:job.num}'")
+    told = sweep(
+        tmp_path, "-m", "seed=5,6", "data.seed='${hydra:job.num}'", "hydra.sweep.subdir='n${hydra:job.num}'"
+    )
+    assert [Path(job["dir"]).name for job in told] == ["n0", "n1"]
+    assert [job["overrides"][1] for job in told] == ["data.seed='0'", "data.seed='1'"]
     assert [(job["run"]["seed"], job["run"]["data.seed"]) for job in told] == [(5, 0), (6, 1)]
 
 

@@ -54,7 +54,9 @@ def test_runs_that_differ_in_shape_schedule_or_code_do_not(make_run: MakeRun, ov
     assert fingerprint(runs[0]) != fingerprint(runs[1])
 
 
-@pytest.mark.parametrize("override", ["trainer.threads=1", "trainer.accelerator=cpu", "trainer.memory=1", "trainer.stack=2"])
+@pytest.mark.parametrize(
+    "override", ["trainer.threads=1", "trainer.accelerator=cpu", "trainer.memory=1", "trainer.stack=2"]
+)
 def test_where_a_run_is_trained_does_not_change_its_fingerprint(make_run: MakeRun, override: str) -> None:
     assert fingerprint(make_run()) == fingerprint(make_run(override))
 

@@ -34,9 +34,16 @@ SMALL = ("data.num_samples=500", "data.batch_size=50", "trainer.max_steps=51", "
 def runs(request: pytest.FixtureRequest, make_run: MakeRun) -> list[Run]:
     """Four seeds of each architecture, with different rates, label noise and data seeds."""
     overrides = (*ARCHITECTURES[request.param], *SMALL, "data.batch_order=shuffled")
-    values = [("0", "0.01", "0", "42"), ("1", "0.01", "0.2", "42"), ("2", "0.003", "0", "7"), ("3", "0.001", "0.5", "8")]
+    values = [
+        ("0", "0.01", "0", "42"),
+        ("1", "0.01", "0.2", "42"),
+        ("2", "0.003", "0", "7"),
+        ("3", "0.001", "0.5", "8"),
+    ]
     return [
-        make_run(*overrides, f"seed={seed}", f"optimizer.lr={lr}", f"data.label_noise={noise}", f"data.seed={data}")
+        make_run(
+            *overrides, f"seed={seed}", f"optimizer.lr={lr}", f"data.label_noise={noise}", f"data.seed={data}"
+        )
         for seed, lr, noise, data in values
     ]
 
@@ -57,7 +64,7 @@ class Loop:
 
 
 def plain_training(run: Run, steps: int) -> nn.Module:
-    """The same run as a plain PyTorch loop with torch's own optimiser, in float64; batches by the member's generator."""
+    """The same run as a plain PyTorch loop with torch's optimiser, in float64, on the member's batches."""
     data = StackData([run])
     data.setup()
     x, y = data.splits["train"][0][0].double(), data.splits["train"][1][0]

@@ -1,0 +1,113 @@
+"""Time stacks against plain loops and write docs/bench.md and docs/bench.json.
+
+python -m bench             all tables, about four minutes
+python -m bench steps=MLP   only the rows of the first table whose name holds MLP, printed, nothing written
+"""
+
+import datetime
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import main_job, make_run, overhead
+from bench.steps import CASES, Result, measure
+from mnist1d import provenance
+from mnist1d.fit import quiet
+
+TURNS, SECONDS = 7, 0.4  # per variant: 7 turns of 0.4 s, so 11 s for a row
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def row(result: Result) -> dict[str, Any]:
+    """One line of the table, rounded as printed."""
+    plain, stack = result.plain, result.stack
+    return {
+        "model": result.case.name,
+        "plain loop": round(plain.median, 3),
+        "Lightning, one run": round(result.lightning.median, 3),
+        "stack of 1": round(result.single.median, 3),
+        "stack": round(stack.median, 4),
+        "members": result.planned,
+        "plain / stack of 1": round(result.single.times_faster_than(plain), 2),
+        "plain / stack": round(stack.times_faster_than(plain), 1),
+        "target": result.case.target,
+    }
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A table with one column per key."""
+    lines = [list(rows[0]), ["---:"] * len(rows[0]), *([str(v) for v in r.values()] for r in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def machine() -> str:
+    """What was measured on, and how busy it was."""
+    import os
+
+    load = f", load average at the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return (
+        f"{provenance.cpu_model()}, {provenance.cores()} cores, torch {torch.__version__} with "
+        f"{torch.get_num_threads()} threads{load}, {datetime.date.today():%d %B %Y}"
+    )
+
+
+def main() -> None:
+    """Run what is asked for."""
+    quiet()
+    torch.set_num_threads(provenance.cores())
+    wanted = sys.argv[1].removeprefix("steps=") if len(sys.argv) > 1 else ""
+    rows = []
+    for case in CASES:
+        if wanted in case.name:
+            rows.append(row(measure(case, make_run, TURNS, SECONDS)))
+            print(rows[-1], flush=True)
+    if wanted:
+        print(markdown(rows))
+        return
+    write(rows, *overhead_figures(), *main_job.measure())
+
+
+def overhead_figures() -> tuple[float, float]:
+    """Milliseconds per run-step of the bare loop, and the ratio of the recorded fit to it."""
+    bare, full = overhead.measure(make_run, turns=5)
+    return bare.median, bare.times_faster_than(full)
+
+
+def write(rows: list[dict[str, Any]], bare: float, ratio: float, plain_s: float, ours_s: float) -> None:
+    """The tables as a page and as JSON."""
+    figures = {
+        "machine": machine(),
+        "milliseconds per step per run": rows,
+        "Lightning and tracking over the bare stacked loop": round(ratio, 3),
+        "main job, ten seeds, seconds": {"plain script": round(plain_s, 1), "train.py": round(ours_s, 1)},
+    }
+    (DOCS / "bench.json").write_text(json.dumps(figures, indent=1) + "\n")
+    page = f"""# Bench
+
+Made by `make bench` on {figures["machine"]}. Variants take turns in one process; times are medians over {TURNS} turns,
+ratios are medians of the ratios turn by turn, so that a drift of the machine cancels. Batch 100, Adam, data resident.
+
+## Milliseconds per optimiser step per run
+
+{markdown(rows)}
+`members` is the size of stack that the planner chooses for 20 runs (100 for MLP 10).
+
+## Lightning and tracking
+
+A 2000-step fit of 20 MLPs, evaluated nine times, each run recorded in MLflow with metrics and weights, takes
+{ratio:.3f} times as long as the bare stacked loop ({bare:.3f} ms per step per run).
+
+## The main job, whole processes
+
+40 runs (`{" ".join(main_job.OURS)}`), 6001 steps, 25 evaluations each, imports and tracking included:
+plain-loop script {plain_s:.0f} s, `train.py` {ours_s:.0f} s, ratio {plain_s / ours_s:.1f}.
+"""
+    (DOCS / "bench.md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -33,13 +33,17 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
 
     from mnist1d.fit import fit, quiet
     from mnist1d.sweep import Sweep
+    from mnist1d.tracking import TrackingError
 
     quiet()
-    with Sweep(runs, HydraConfig.get()) as sweep:
-        for stack in sweep.stacks:
-            with sweep.recording(stack):
-                for part, module in fit(stack, sweep.callbacks):  # halves, if memory does not suffice
-                    sweep.record(part, module)
+    try:
+        with Sweep(runs, HydraConfig.get()) as sweep:
+            for stack in sweep.stacks:
+                with sweep.recording(stack):
+                    for part, module in fit(stack, sweep.callbacks):  # halves, if memory does not suffice
+                        sweep.record(part, module)
+    except TrackingError as error:
+        sys.exit(f"train.py: {error}")
     failures.extend(sweep.failures)
     return sweep.objective if isinstance(config, list) else sweep.objective[0]
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +42,13 @@ def member_bytes(run: Run) -> int:
 
 
 def most_members(runs: Sequence[Run]) -> dict[str, int]:
-    """Most members in a stack, by `plan.signature`: what `trainer.memory` and `trainer.stack` allow."""
+    """Most members in a stack, by `plan.signature`: what `trainer.memory` and `trainer.stack` allow.
+
+    A model that cannot even be built has no entry: its own fit will say what is wrong with it.
+    """
     most: dict[str, int] = {}
-    for run in runs:
-        key = signature(run)
-        if key not in most:
+    for key, run in {signature(run): run for run in runs}.items():
+        with suppress(Exception):
             fitting = int(run.trainer.memory * GIB // member_bytes(run))
             most[key] = max(1, min(fitting, run.trainer.stack or fitting))
     return most
@@ -58,8 +61,11 @@ def expected_seconds(stacks: Sequence[Stack]) -> float | None:
     if stacks[0].runs[0].trainer.accelerator == "auto" and torch.accelerator.is_available():
         return None
     kinds = [(signature(stack.runs[0]), len(stack)) for stack in stacks]
-    seconds = {kind: _probe(stack) for kind, stack in dict(zip(kinds, stacks, strict=True)).items()}
-    return sum(seconds[kind] for kind in kinds)
+    seconds = {}
+    for kind, stack in dict(zip(kinds, stacks, strict=True)).items():
+        with suppress(Exception):  # a model that cannot be built takes no time
+            seconds[kind] = _probe(stack)
+    return sum(seconds.get(kind, 0.0) for kind in kinds)
 
 
 def _probe(stack: Stack) -> float:

@@ -26,8 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 from urllib.parse import SplitResult, urlsplit
 
-# Read once, when mlflow is first imported: no telemetry from a user's machine.
+# Telemetry is decided when mlflow is first imported: none from a user's machine. The other two would write
+# into our progress bar: two lines for every run that ends on a server, a bar for every download.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import requests
 from filelock import FileLock, Timeout
@@ -50,6 +53,8 @@ FLUSH_SECONDS = 30.0
 """... or all runs' when the last writing is so long ago, so that a live UI shows progress."""
 REACH_SECONDS = 3.0
 """How long a server may take to answer the first knock."""
+REASON_LENGTH = 2000
+"""Characters of a failure's reason that are kept; MLflow takes 8000 in a tag."""
 LOCK_SECONDS = 60.0
 """How long to wait while other processes create the store, which takes one to two seconds each."""
 
@@ -187,7 +192,7 @@ class Recorder:
         step, now = self._last_step.get(run_id, 0), _now()
         ends = {**final, **{f"time/{name}": value for name, value in resources.items()}}
         self._rows.setdefault(run_id, []).extend(_metric(k, value, now, step) for k, value in ends.items())
-        tags = {REASON_TAG: reason} if reason else {}
+        tags = {REASON_TAG: reason[:REASON_LENGTH]} if reason else {}
         with self._recording():
             if weights is not None:
                 tags[WEIGHTS_TAG] = self._save_weights(run_id, weights)
@@ -236,9 +241,7 @@ class Recorder:
 
     def _create(self, name: str, tags: Mapping[str, str]) -> str:
         # always with a name: MLflow would make one up from the global random generator
-        run = self.client.create_run(
-            self.experiment_id, run_name=name or "run", tags={**provenance.tags(), **tags}
-        )
+        run = self.client.create_run(self.experiment_id, run_name=name or "run", tags={**provenance.tags(), **tags})
         self._artifacts[run.info.run_id] = run.info.artifact_uri
         return run.info.run_id
 
@@ -301,9 +304,7 @@ def find_run(path: str | Path) -> str:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return str(content["run_id"])
     except Exception as error:  # torch raises half a dozen kinds for a file that is not its own
-        raise TrackingError(
-            f"{path} is not a weights file of a recorded run: {_first_line(error)}"
-        ) from error
+        raise TrackingError(f"{path} is not a weights file of a recorded run: {_first_line(error)}") from error
 
 
 def _open(uri: str, experiment: str) -> tuple[MlflowClient, str]:
@@ -332,9 +333,7 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
                 raise
             found = client.get_experiment_by_name(name)  # another process was faster
     if found is None or found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"experiment {name!r} was deleted there: restore it, or set another tracking.experiment"
-        )
+        raise TrackingError(f"experiment {name!r} was deleted there: restore it, or set another tracking.experiment")
     return found.experiment_id
 
 
@@ -350,12 +349,8 @@ def _reachable(uri: str, *, create: bool) -> str:
         address = (parts.hostname or "localhost", parts.port or DEFAULT_PORTS[scheme])
         socket.create_connection(address, timeout=REACH_SECONDS).close()
     else:
-        kinds = ", ".join(
-            ["sqlite:///PATH.db", "http(s)://HOST:PORT", *(f"{kind}://…" for kind in DEFAULT_PORTS)]
-        )
-        raise TrackingError(
-            f"a tracking URI is one of {kinds} (MLflow's plain folders are no longer supported)"
-        )
+        kinds = ", ".join(["sqlite:///PATH.db", "http(s)://HOST:PORT", *(f"{kind}://…" for kind in DEFAULT_PORTS)])
+        raise TrackingError(f"a tracking URI is one of {kinds} (MLflow's plain folders are no longer supported)")
     return uri
 
 
@@ -394,9 +389,7 @@ def _fast_sqlite() -> Iterator[None]:
 
     def tune(connection: object, _record: object) -> None:
         if isinstance(connection, sqlite3.Connection):
-            with suppress(
-                sqlite3.OperationalError
-            ):  # a file system without shared memory keeps the old journal
+            with suppress(sqlite3.OperationalError):  # a file system without shared memory keeps the old journal
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from scipy.interpolate import interp1d
 from scipy.ndimage import gaussian_filter
 
-from mnist1d.data import Recipe, get_dataset, get_dataset_args, get_templates, load, make_dataset
+from mnist1d.data import Recipe, cache, get_dataset, get_dataset_args, get_templates, load, make_dataset
 from mnist1d.data.arguments import Arguments
 from mnist1d.data.cache import cache_file
 from mnist1d.data.corruption import chunk_order, feature_order, flipped_labels, redrawn_labels, shuffled_order
@@ -180,9 +181,7 @@ def test_impossible_arguments_are_refused_by_name_value_and_what_is_allowed(name
     assert repr(value) in str(fault.value)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("x", np.zeros(12)), ("t", np.zeros((2, 2))), ("y", np.arange(11))]
-)
+@pytest.mark.parametrize(("key", "value"), [("x", np.zeros(12)), ("t", np.zeros((2, 2))), ("y", np.arange(11))])
 def test_templates_that_cannot_belong_together_are_refused(key, value):
     with pytest.raises(ValueError, match=rf"^template\['{key}'\]"):
         make_dataset(arguments(num_samples=20), get_templates() | {key: value})
@@ -218,6 +217,7 @@ def test_a_stored_stream_goes_on_where_the_made_one_does(tmp_path):
 
 _NOISY_IN_ANOTHER_PROCESS = """
 from mnist1d.data import Recipe, load
+from mnist1d.data import cache
 from mnist1d.data.arguments import Arguments
 print(load(Recipe(Arguments(num_samples=1000, train_split=0.5), label_noise=0.3)).train_y.tolist())
 """
@@ -231,9 +231,7 @@ def test_other_arguments_or_templates_have_another_file():
     assert cache_file(Arguments(padding=(36, 60))) == cache_file(Arguments.of({"padding": [36, 60]}))
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[: len(b) // 2], lambda _: b"", lambda b: flipped(b), lambda _: b"junk"]
-)
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda _: b"", lambda b: flipped(b), lambda _: b"junk"])
 def test_a_damaged_file_is_made_again(damage):
     whole = get_dataset(small(), verbose=False)
     file = cache_file(Arguments.of(small()))
@@ -295,6 +293,17 @@ def test_readers_never_see_half_a_file(tmp_path):
         stop.set()
         writer.result()
     assert [file.name for file in tmp_path.iterdir()] == ["shared.npz"]
+
+
+def test_the_folder_forgets_what_was_used_least_recently(monkeypatch):
+    files = [cache_file(Arguments.of(small(seed=seed))) for seed in range(3)]
+    for seed in range(3):
+        get_dataset(small(seed=seed), verbose=False)
+        os.utime(files[seed], (1000 + seed, 1000 + seed))
+    get_dataset(small(seed=0), verbose=False)
+    monkeypatch.setattr(cache, "FOLDER_LIMIT", 3 * files[0].stat().st_size)
+    get_dataset(small(seed=3), verbose=False)
+    assert [file.exists() for file in files] == [True, False, True]
 
 
 def test_the_callers_arrays_are_his_own():

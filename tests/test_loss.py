@@ -7,13 +7,15 @@ from torch.nn import functional as F
 from mnist1d.loss import cross_entropy_stacked
 
 
+@pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("shared", [True, False])
-def test_every_member_has_the_loss_and_the_gradient_of_pytorchs_cross_entropy(shared):
+def test_every_member_has_the_loss_and_the_gradient_of_pytorchs_cross_entropy(shared, size):
     torch.manual_seed(0)
-    logits = torch.randn(4, 7, 10, dtype=torch.float64, requires_grad=True)
-    labels = torch.randint(10, (7,) if shared else (4, 7))
-    weights = torch.rand(4, dtype=torch.float64)
-    expected = torch.stack([F.cross_entropy(z, y) for z, y in zip(logits, labels.expand(4, 7), strict=True)])
+    logits = torch.randn(size, 7, 10, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(10, (7,) if shared else (size, 7))
+    weights = torch.rand(size, dtype=torch.float64)
+    everyones = labels.expand(size, 7)
+    expected = torch.stack([F.cross_entropy(z, y) for z, y in zip(logits, everyones, strict=True)])
     loss = cross_entropy_stacked(logits, labels)
     torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
     (wanted,) = torch.autograd.grad((expected * weights).sum(), logits)
@@ -22,11 +24,11 @@ def test_every_member_has_the_loss_and_the_gradient_of_pytorchs_cross_entropy(sh
 
 
 def test_large_logits_do_not_overflow():
-    logits = torch.tensor([[[1e4, -1e4], [-1e4, 1e4]]], requires_grad=True)
+    logits = torch.tensor([[[1e4, -1e4], [-1e4, 1e4]]] * 2, requires_grad=True)
     loss = cross_entropy_stacked(logits, torch.tensor([0, 0]))
     loss.sum().backward()
-    assert loss.item() == 1e4
-    assert logits.grad.tolist() == [[[0.0, 0.0], [-0.5, 0.5]]]
+    assert loss.tolist() == [1e4, 1e4]
+    assert logits.grad.tolist() == [[[0.0, 0.0], [-0.5, 0.5]]] * 2
 
 
 def test_a_member_that_diverged_leaves_the_others_untouched():

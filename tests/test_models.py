@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from mnist1d.models import CNN, GRU, MLP, Logistic
+from mnist1d.models.linear import stacked_linear
 
 TWINS: dict[str, Callable[[], nn.Module]] = {
     "logistic": Logistic,
@@ -95,6 +96,13 @@ def test_the_twin_takes_a_slice_of_data_that_all_members_share(name):
     shared = data.expand(3, -1, -1)[:, 5:12]
     expected = one_by_one(model, params, shared)
     torch.testing.assert_close(model.forward_stacked(params, shared), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_linear_layer_of_a_stack_can_be_differentiated_twice():
+    shapes = ((2, 3, 4), (2, 5, 4), (2, 5))
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(stacked_linear, inputs)
+    assert torch.autograd.gradgradcheck(stacked_linear, inputs)
 
 
 @pytest.mark.parametrize("name", ["cnn of the paper", "cnn l2"])

@@ -19,9 +19,7 @@ class Screen:
     def __init__(self, width: int = 80, *, is_terminal: bool = False) -> None:
         self.file = io.StringIO()
         self.terminal = Terminal(
-            Console(
-                file=self.file, width=width, force_terminal=is_terminal, color_system=None, highlight=False
-            )
+            Console(file=self.file, width=width, force_terminal=is_terminal, color_system=None, highlight=False)
         )
 
     def lines(self) -> list[str]:
@@ -41,9 +39,7 @@ def row(accuracy: float, *, n: int = 3, failed: int = 0, **setting: object) -> R
 
 
 def test_the_plan_counts_runs_settings_stacks_and_steps(screen: Screen) -> None:
-    screen.terminal.plan(
-        runs=80, settings=4, stacks=1, steps=480_080, where="sqlite:///mlruns/mlflow.db", seconds=83
-    )
+    screen.terminal.plan(runs=80, settings=4, stacks=1, steps=480_080, where="sqlite:///mlruns/mlflow.db", seconds=83)
     assert screen.lines() == [
         "80 runs · 4 settings · 1 stack · 480.1k run-steps · about 1 min 23 s",
         "recorded in sqlite:///mlruns/mlflow.db",
@@ -120,9 +116,7 @@ def test_nothing_is_said_where_nothing_failed_or_ran(screen: Screen) -> None:
 def test_commands_are_never_broken_into_lines() -> None:
     screen = Screen(width=30)
     command = "python train.py -m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15"
-    screen.terminal.where(
-        uri="sqlite:///m.db", experiment="mnist1d", sweep="mlp", commands=[command, "make ui"]
-    )
+    screen.terminal.where(uri="sqlite:///m.db", experiment="mnist1d", sweep="mlp", commands=[command, "make ui"])
     assert screen.lines() == [
         "Look at it:  make ui   (experiment mnist1d, run mlp)",
         f"Go on with:  {command}",

@@ -23,7 +23,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mnist1d import provenance, summary, tracking
-from mnist1d.tracking import Recorder, TrackingError, find_run, load_weights
+from mnist1d.analysis.intervals import t_interval
+from mnist1d.tracking import Recorder, Status, TrackingError, find_run, load_weights
 
 EXPERIMENT = "mnist1d"
 ENDING: dict[str, Any] = {"final": {}, "reason": None, "weights": None, "resources": {}}
@@ -215,6 +216,26 @@ def test_a_sweep_closes_with_its_summary_as_tables_and_metrics(recorder: Recorde
     assert files == {"summary.csv", "summary.md", "summary.json"}
     path = recorder.client.download_artifacts(parent, "summary.csv", str(tmp_path))
     assert Path(path).read_text() == summary.as_csv(rows)
+
+
+def test_the_rows_of_a_sweep_are_read_back_from_all_its_runs(recorder: Recorder, store: str) -> None:
+    statuses: list[Status] = ["FINISHED", "FINISHED", "FAILED"]
+    parent = recorder.open_sweep("rows", "cnn", {})
+    for seed, status in enumerate(statuses):
+        writer = Recorder(store, EXPERIMENT)  # as when Hydra's basic launcher trains run by run
+        run_id = start(writer, parent, seed)
+        writer.log(run_id, [("test/acc", 0, 0.1)])
+        final = {"test/acc_final": seed / 2}
+        writer.finish(run_id, status, **ENDING | {"final": final, "resources": {"wall_seconds": 1.0}})
+    (row,) = recorder.rows(parent)
+    assert (row.setting, row.n, row.failed) == ({}, 2, 1)
+    assert row.metrics == {"test/acc_final": t_interval([0.0, 0.5])}
+
+
+def test_a_reason_longer_than_a_tag_is_cut(recorder: Recorder) -> None:
+    run_id = start(recorder)
+    recorder.finish(run_id, "FAILED", **ENDING | {"reason": "out of memory " * 1000})
+    assert fetch(recorder, run_id).data.tags["mnist1d.reason"].startswith("out of memory out")
 
 
 @pytest.mark.parametrize("key", ["mlruns/outputs/2026-01-01", "it's 'quoted'"])

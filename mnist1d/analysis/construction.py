@@ -81,18 +81,14 @@ def _steps(digits: Sequence[int], args: Arguments) -> list[_Step]:
         _Step("pad", f"{low}–{high} zeros, {args.length} points", stages.dilated, placed, ghost=False),
         _Step("scale", f"by 1 ± {scale:g}", stages.scaled, placed),
         _Step("translate", f"by 0–{shift}, circular", stages.translated, moved),
-        _Step(
-            "smooth noise", f"{args.corr_noise_scale:g}, where silent", stages.correlated, moved, ghost=False
-        ),
+        _Step("smooth noise", f"{args.corr_noise_scale:g}, where silent", stages.correlated, moved, ghost=False),
         _Step("white noise", f"{args.iid_noise_scale:g}, everywhere", stages.noisy, moved, ghost=False),
         _Step("shear", f"by a slope of 0 ± {slope:g}", stages.sheared, moved),
         _Step("resample", f"{args.final_seq_length} points", stages.resampled, kept, ghost=False),
     ]
 
 
-def draw_signal(
-    ax: Axes, values: Floats, signal: npt.NDArray[np.bool_], before: Floats | None = None
-) -> Axes:
+def draw_signal(ax: Axes, values: Floats, signal: npt.NDArray[np.bool_], before: Floats | None = None) -> Axes:
     """One signal [positions], downwards, in ink where `signal` is true, `before` dashed behind it."""
     position = np.arange(len(values))
     if before is not None:
@@ -117,18 +113,14 @@ def _label(
         _quieten(ax, reach)
     for step, ax in zip(steps, axes[0], strict=True):
         ax.set_title(f"{step.title}\n", fontsize=10, loc="center", pad=4)
-        ax.annotate(
-            step.detail, (0.5, 1.055), xycoords="axes fraction", ha="center", fontsize=6.8, color=TEXT
-        )
+        ax.annotate(step.detail, (0.5, 1.055), xycoords="axes fraction", ha="center", fontsize=6.8, color=TEXT)
     for digit, ax in zip(digits, axes[:, 0], strict=True):
         ax.set_ylabel(str(digit), rotation=0, fontsize=17, labelpad=14, va="center", color=INK)
     for ax in axes[-1]:
         ax.tick_params(bottom=True, labelbottom=True)
         ax.spines["bottom"].set_visible(True)
     caption = "dark: what the template gave · grey: padding and noise · dashed: the step before"
-    figure.supxlabel(
-        f"value to the right, position downwards · {caption} · seed {args.seed}", fontsize=8, color=TEXT
-    )
+    figure.supxlabel(f"value to the right, position downwards · {caption} · seed {args.seed}", fontsize=8, color=TEXT)
 
 
 def _quieten(ax: Axes, reach: float) -> None:

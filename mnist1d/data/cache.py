@@ -128,9 +128,7 @@ def _own(file: Path) -> Path:
         with file.open("rb") as stream:
             head = stream.read(2)
         if head not in (b"", b"PK"):
-            raise ValueError(
-                f"path={str(file)!r}: holds no .npz, and pickles are not read; give another file"
-            )
+            raise ValueError(f"path={str(file)!r}: holds no .npz, and pickles are not read; give another file")
     return file
 
 

@@ -78,9 +78,7 @@ def feature_order(
         return np.roll(shuffled, -(length // 2))
     if order == "chunk_shuffled":
         return shuffled[chunk_order(length, chunk_length, seed)]
-    raise ValueError(
-        f"feature_order={order!r}: must be one of original, reversed, half_swapped, chunk_shuffled"
-    )
+    raise ValueError(f"feature_order={order!r}: must be one of original, reversed, half_swapped, chunk_shuffled")
 
 
 def shuffled_order(length: int, seed: int) -> Integers:
@@ -90,14 +88,9 @@ def shuffled_order(length: int, seed: int) -> Integers:
 
 def chunk_order(length: int, chunk_length: int, seed: int) -> Integers:
     """A permutation of whole chunks, never the identity; the last chunk may be shorter."""
-    chunks = [
-        np.arange(start, min(start + chunk_length, length))
-        for start in range(0, length, max(chunk_length, 1))
-    ]
+    chunks = [np.arange(start, min(start + chunk_length, length)) for start in range(0, length, max(chunk_length, 1))]
     if chunk_length < 1 or len(chunks) < 2:
-        raise ValueError(
-            f"chunk_length={chunk_length!r}: must be from 1 to {length - 1} to shuffle {length} features"
-        )
+        raise ValueError(f"chunk_length={chunk_length!r}: must be from 1 to {length - 1} to shuffle {length} features")
     rng = RandomState(seed)
     order = rng.permutation(len(chunks))
     while (order == np.arange(len(chunks))).all():

@@ -30,9 +30,7 @@ class MNIST1DDataModule(pl.LightningDataModule):
         TypeError: an argument that does not exist.
     """
 
-    def __init__(
-        self, batch_size: int = 100, num_workers: int = 0, shuffle_seed: int = 0, **arguments: Any
-    ) -> None:
+    def __init__(self, batch_size: int = 100, num_workers: int = 0, shuffle_seed: int = 0, **arguments: Any) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}: must be a whole number of at least 1")

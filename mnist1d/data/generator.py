@@ -155,9 +155,7 @@ def generate(args: Arguments, template: Templates | None = None) -> Generated:
     rng = RandomState(args.seed)
     x = np.concatenate([_block(rng, table, part, args) for part in _blocks(labels)])
     order = rng.permutation(len(labels))
-    features = (
-        rng.permutation(args.final_seq_length) if args.shuffle_seq else np.arange(args.final_seq_length)
-    )
+    features = rng.permutation(args.final_seq_length) if args.shuffle_seq else np.arange(args.final_seq_length)
     x = x[order][..., features] if args.shuffle_seq else x[order]  # laid out as the published one: equal sums
     t = resample(resample(templates["t"][None], args.length), args.final_seq_length)[0]
     state = rng.get_state()

@@ -129,9 +129,7 @@ def _noisy(labels: Labels, generated: Generated, recipe: Recipe) -> Labels:
 def _held_out(rows: int, recipe: Recipe) -> tuple[Labels, Labels]:
     count = int(rows * recipe.val_split)
     if recipe.val_split > 0 and not 0 < count < rows:
-        raise ValueError(
-            f"val_split={recipe.val_split}: must hold out at least 1 of {rows} rows and leave at least 1"
-        )
+        raise ValueError(f"val_split={recipe.val_split}: must hold out at least 1 of {rows} rows and leave at least 1")
     order = np.random.default_rng([recipe.arguments.seed, _VALIDATION]).permutation(rows)
     return np.sort(order[count:]), np.sort(order[:count])
 

@@ -80,9 +80,7 @@ class _Source:
         signal = self._signal(y, n, generator)
         uniform = torch.rand(2, n, 1, generator=generator, device=self.device) - 0.5
         noise = torch.randn(n, 2 * length, generator=generator, device=self.device)
-        x = torch.where(
-            signal != 0, signal * (1 + args.scale_coeff * uniform[0]), noise[:, :length] @ self.filter
-        )
+        x = torch.where(signal != 0, signal * (1 + args.scale_coeff * uniform[0]), noise[:, :length] @ self.filter)
         x.add_(noise[:, length:], alpha=args.iid_noise_scale)
         x.addcmul_(uniform[1], self.ramp, value=-args.shear_scale)
         return torch.addmm(self.offset, x, self.resampling), self._corrupted(y, n, generator)

@@ -50,9 +50,7 @@ def check_templates(template: Templates) -> Templates:
     if t.ndim != 1 or t.size == 0:
         raise ValueError(f"template['t'] has shape {t.shape}: must be one row of times")
     if y.ndim != 1 or not 1 <= len(y) <= len(x):
-        raise ValueError(
-            f"template['y'] has shape {y.shape}: must be one label for each row of 'x' ({len(x)})"
-        )
+        raise ValueError(f"template['y'] has shape {y.shape}: must be one label for each row of 'x' ({len(x)})")
     if any(array.dtype.hasobject for array in (x, t, y)):
         raise ValueError("template: must hold plain numbers or strings, not Python objects")
     return {"x": x, "t": t, "y": y}

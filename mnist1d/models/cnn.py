@@ -78,7 +78,7 @@ class CNN(nn.Module):
             _Stage(layer, target, self.pooling, batch)
             for layer, target in zip(self.layers, _targets(self.layers), strict=True)
         )
-        matrix = torch.cat([params["convs.0.weight"].squeeze(2), params["convs.0.bias"].unsqueeze(2)], 2).mT
+        matrix = torch.cat([params["convs.0.weight"].squeeze(2).mT, params["convs.0.bias"].unsqueeze(1)], 1)
         hidden = _FirstStage.apply(_columns(x, first), matrix, first)
         for i, stage in enumerate(others, 1):
             hidden = _NextStage.apply(hidden, params[f"convs.{i}.weight"], params[f"convs.{i}.bias"], stage)

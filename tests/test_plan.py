@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from mnist1d.config import Run
-from mnist1d.cost import GIB, member_bytes, most_members
+from mnist1d.cost import GIB, measure_member, most_members
 from mnist1d.plan import Stack, fingerprint, plan, signature
 
 MakeRun = Callable[..., Run]
@@ -91,7 +91,8 @@ def test_halves_keep_every_run(make_run: MakeRun) -> None:
 
 
 def test_the_memory_budget_cuts_stacks(make_run: MakeRun) -> None:
-    one = member_bytes(make_run("model=mlp")) / GIB
+    member = measure_member(make_run("model=mlp"))
+    one = (member.working + member.data) / GIB
     run = make_run("model=mlp", f"trainer.memory={3.5 * one}")
     assert most_members([run]) == {signature(run): 3}
     tiny = make_run("model=mlp", f"trainer.memory={one / 10}")
@@ -103,8 +104,24 @@ def test_the_stack_limit_cuts_stacks(make_run: MakeRun) -> None:
     assert most_members([run]) == {signature(run): 2}
 
 
-def test_member_bytes_count_weights_gradient_moments_and_activations(make_run: MakeRun) -> None:
-    small, large = (member_bytes(make_run("model=mlp", f"model.hidden={h}")) for h in (100, 300))
-    # 300² + 52·300 + 10 against 15,210 parameters, times 4 (weight, gradient, two moments), times 4 bytes; and 400
-    # more hidden values for each of 100 samples, kept about four times (before, after ReLU; forward, backward)
-    assert large - small > 16 * (105_610 - 15_210) + 4 * 100 * 400
+def test_large_members_make_small_stacks_on_a_cpu_and_a_limit_of_ones_own_wins(make_run: MakeRun) -> None:
+    cpu, wide = "trainer.accelerator=cpu", ("model=cnn", "model.channels=100")
+    small, large = make_run("model=logistic", cpu), make_run(*wide, cpu)
+    most = most_members([small, large])
+    assert most[signature(large)] < 20 < most[signature(small)]
+    asked = make_run(*wide, cpu, "trainer.stack=50")
+    assert most_members([asked]) == {signature(asked): 50}
+
+
+def test_a_model_that_cannot_be_built_is_left_to_its_fit(make_run: MakeRun) -> None:
+    run = make_run("model=mlp")
+    broken = run.model_copy(update={"model": run.model.model_copy(update={"target": "mnist1d.models.Nowhere"})})
+    assert most_members([broken]) == {}
+    assert [len(stack) for stack in plan([broken, broken], {})] == [2]
+
+
+def test_a_members_working_set_counts_weights_gradient_moments_and_activations(make_run: MakeRun) -> None:
+    small, large = (measure_member(make_run("model=mlp", f"model.hidden={h}")).working for h in (100, 300))
+    # 300² + 52·300 + 10 against 15,210 parameters: weight, gradient, two moments, four bytes each; and 200 more
+    # values in three activations (first, second, their sum) of 100 samples
+    assert large - small == pytest.approx(16 * (105_610 - 15_210) + 4 * 100 * 200 * 3, rel=0.01)

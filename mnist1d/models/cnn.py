@@ -227,11 +227,9 @@ class _FirstStage(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         columns, matrix, convolved, out = ctx.saved_tensors
-        if ctx.stage.pools:
-            inner = _squeeze_grad(grad, convolved, out, ctx.stage)
-        else:
-            # The next stage made it for this one alone, so it can be overwritten; new memory is slower.
-            inner = _masked(grad, out, out=grad)
+        # The next stage made the gradient for this one alone: it can be overwritten, new memory is slower.
+        pools = ctx.stage.pools
+        inner = _squeeze_grad(grad, convolved, out, ctx.stage) if pools else _masked(grad, out, out=grad)
         rows = inner.shape[1]
         to_columns = None
         if ctx.needs_input_grad[0]:
@@ -258,12 +256,10 @@ class _NextStage(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         source, matrix, convolved, out = ctx.saved_tensors
-        layer = ctx.stage.layer
         inner = _squeeze_grad(grad, convolved, out, ctx.stage)
-        to_matrix = torch.cat([window.mT.bmm(inner) for window in _windows(source, layer)], 1)
-        to_weight = to_matrix.unflatten(1, (layer.kernel, -1)).permute(0, 3, 2, 1).contiguous()
-        to_source = _source_grad(inner, _blocks(matrix, layer), layer).view(source.shape)
-        return to_source, to_weight, sum_rows(inner), None
+        to_weight = _weight_grad(source, inner, ctx.stage.layer)
+        to_source = _source_grad(inner, matrix, ctx.stage.layer)
+        return to_source.view(source.shape), to_weight, sum_rows(inner), None
 
 
 def _windows(source: Tensor, layer: _Layer) -> list[Tensor]:
@@ -290,17 +286,28 @@ def _blocks(matrix: Tensor, layer: _Layer) -> tuple[Tensor, ...]:
     return matrix.split(layer.stride * channels, 1)
 
 
-def _source_grad(inner: Tensor, blocks: Sequence[Tensor], layer: _Layer) -> Tensor:
+def _weight_grad(source: Tensor, inner: Tensor, layer: _Layer) -> Tensor:
+    """Gradient of the weights [N, C', C, kernel] from `inner`, that of the convolution, [N, B * outputs, C']."""
+    members, _, channels = source.shape
+    grad = source.new_empty(members, inner.shape[2], channels, layer.kernel)
+    taps = grad.permute(0, 3, 2, 1).split(layer.stride, 1)
+    for tap, window in zip(taps, _windows(source, layer), strict=True):
+        tap.copy_(window.mT.bmm(inner).view(tap.shape))
+    return grad
+
+
+def _source_grad(inner: Tensor, matrix: Tensor, layer: _Layer) -> Tensor:
     """Gradient of the source, [N, B * outputs, stride * C], from `inner`, [N, B * outputs, C'].
 
     Block q of a window lies q strides further on; what falls behind the last sample belongs to padding.
     """
-    channels = blocks[0].shape[1] // min(layer.stride, layer.kernel)
+    blocks = _blocks(matrix, layer)
     grad = inner.bmm(blocks[0].mT)
     if layer.kernel < layer.stride:
+        channels = matrix.shape[1] // layer.kernel
         grad = F.pad(grad, (0, (layer.stride - layer.kernel) * channels))
     for shift, block in enumerate(blocks[1:], 1):
-        grad[:, shift:, : block.shape[1]] += inner.bmm(block.mT)[:, :-shift]
+        grad[:, shift:, : block.shape[1]].baddbmm_(inner[:, :-shift], block.mT)
     return grad
 
 

@@ -20,7 +20,7 @@ from mnist1d.analysis.intervals import Interval, t_interval
 
 SEEDS = ("seed", "data.seed")
 # Keys that follow from another one: naming both would say the same thing twice.
-FOLLOWS = {"model._target_": "model.name", "model.input_size": "data.final_seq_length"}
+FOLLOWS = {"model.input_size": "data.final_seq_length"}
 _NOT_IN_NAMES = re.compile(r"[^\w.\- ]+")
 
 Flat = Mapping[str, Any]
@@ -66,14 +66,15 @@ def settings(runs: Sequence[Flat]) -> list[list[int]]:
 def swept_keys(runs: Sequence[Flat]) -> list[str]:
     """Keys whose values differ between the runs that have them, in the config's order, seeds last.
 
-    A key that only some models have does not count as swept while all of these agree on it (`model.hidden` in
-    `model=mlp,cnn`), nor does a key that follows from another swept one (`model._target_` from `model.name`).
+    A key of the model counts only if it differs between runs of one model: `model.hidden` is 100 for the MLP and 6
+    for the GRU without anyone having swept it. Nor does a key count that follows from another swept one.
     """
-    values: dict[str, set[str]] = {}
+    values: dict[str, dict[str, set[str]]] = {}  # key -> model, or "" for any -> values
     for flat in runs:
         for key, value in flat.items():
-            values.setdefault(key, set()).add(text(value))
-    differ = [key for key, seen in values.items() if len(seen) > 1]
+            model = text(flat.get("model.name")) if key.startswith("model.") and key != "model.name" else ""
+            values.setdefault(key, {}).setdefault(model, set()).add(text(value))
+    differ = [key for key, by_model in values.items() if max(map(len, by_model.values())) > 1]
     kept = [key for key in differ if FOLLOWS.get(key) not in differ]
     return sorted(kept, key=lambda key: key in SEEDS)
 

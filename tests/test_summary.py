@@ -176,3 +176,10 @@ def test_parent_metrics_stop_at_the_first_settings() -> None:
     flats = [flat(model__hidden=h) for h in range(1, 201)]
     rows = summary.summarise(flats, [{"a": 1.0}] * 200)
     assert len(summary.as_metrics(rows)) == 3 + 100
+
+
+def test_a_models_own_default_is_not_swept_but_its_sweep_is():
+    mlp, gru = {"model.name": "mlp", "model._target_": "a.MLP"}, {"model.name": "gru", "model._target_": "a.GRU"}
+    runs = [{**mlp, "model.hidden": 100}, {**gru, "model.hidden": 6}]
+    assert summary.swept_keys(runs) == ["model.name"]
+    assert summary.swept_keys([*runs, {**mlp, "model.hidden": 50}]) == ["model.name", "model.hidden"]

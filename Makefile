@@ -23,7 +23,7 @@ train: $(INSTALLED)  ## run the main sweep (MLP widths under label noise) and pr
 	$(BIN)/python train.py -m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15
 
 test: check  ## run all checks and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check .

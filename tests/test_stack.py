@@ -152,6 +152,25 @@ def test_a_model_without_a_twin_is_stacked_by_vmap() -> None:
         member.load_state_dict(stack.member_state(n))
 
 
+def test_batch_normalisation_keeps_running_statistics_per_member() -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+    members = [build_member(make, seed) for seed in range(3)]
+    stack = StackedModel(members)
+    x = torch.randn(3, 16, 4, generator=torch.Generator().manual_seed(0))
+    logits = stack(x)
+    for n, member in enumerate(members):
+        torch.testing.assert_close(logits[n], member(x[n]))
+        torch.testing.assert_close(stack.member_state(n), dict(member.state_dict()))
+
+
+def test_dropout_is_refused_rather_than_shared_between_members() -> None:
+    stack = StackedModel([build_member(lambda: nn.Sequential(nn.Dropout(), nn.Linear(4, 3)), seed) for seed in (0, 1)])
+    with pytest.raises(RuntimeError, match="randomness error mode"):
+        stack(torch.zeros(2, 5, 4))
+
+
 def test_building_members_leaves_the_global_generator_alone(make_run: MakeRun) -> None:
     run = make_run("model=mlp")
     before = torch.random.get_rng_state()

@@ -219,7 +219,7 @@ class _FirstStage(torch.autograd.Function):
         ctx.stage = stage
         convolved = columns.bmm(matrix).relu_()
         rows = stage.batch * stage.target.rows
-        out = _squeeze(convolved, stage) if stage.pools else convolved[:, :rows]
+        out = _pool_stacked(convolved, stage) if stage.pools else convolved[:, :rows]
         ctx.save_for_backward(columns, matrix, convolved if stage.pools else None, out)
         return out
 
@@ -229,7 +229,7 @@ class _FirstStage(torch.autograd.Function):
         columns, matrix, convolved, out = ctx.saved_tensors
         # The next stage made the gradient for this one alone: it can be overwritten, new memory is slower.
         pools = ctx.stage.pools
-        inner = _squeeze_grad(grad, convolved, out, ctx.stage) if pools else _masked(grad, out, out=grad)
+        inner = _inner_grad(grad, convolved, out, ctx.stage) if pools else _masked(grad, out, out=grad)
         rows = inner.shape[1]
         to_columns = None
         if ctx.needs_input_grad[0]:
@@ -245,10 +245,13 @@ class _NextStage(torch.autograd.Function):
         ctx.stage = stage
         matrix = weight.permute(0, 3, 2, 1).flatten(1, 2)  # [N, kernel * C, C']
         windows, blocks = _windows(source, stage.layer), _blocks(matrix, stage.layer)
-        convolved = torch.baddbmm(bias.unsqueeze(1), windows[0], blocks[0])
+        convolved = windows[0].bmm(blocks[0])
         for window, block in zip(windows[1:], blocks[1:], strict=True):
             convolved.baddbmm_(window, block)
-        out = _squeeze(convolved.relu_() if stage.pools else convolved, stage)
+        if stage.pools:
+            out = _pool_stacked(convolved.add_(bias.unsqueeze(1)).relu_(), stage)
+        else:
+            out = _rectify(convolved, bias, stage)
         ctx.save_for_backward(source, matrix, convolved if stage.pools else None, out)
         return out
 
@@ -256,7 +259,7 @@ class _NextStage(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         source, matrix, convolved, out = ctx.saved_tensors
-        inner = _squeeze_grad(grad, convolved, out, ctx.stage)
+        inner = _inner_grad(grad, convolved, out, ctx.stage)
         to_weight = _weight_grad(source, inner, ctx.stage.layer)
         to_source = _source_grad(inner, matrix, ctx.stage.layer)
         return to_source.view(source.shape), to_weight, sum_rows(inner), None
@@ -311,15 +314,19 @@ def _source_grad(inner: Tensor, matrix: Tensor, layer: _Layer) -> Tensor:
     return grad
 
 
-def _squeeze(convolved: Tensor, stage: _Stage) -> Tensor:
-    """ReLU and pooling of [N, B * outputs, C] into the target's buffer; where it pools, after the ReLU."""
+def _rectify(convolved: Tensor, bias: Tensor, stage: _Stage) -> Tensor:
+    """Bias and ReLU of [N, B * outputs, C] into the target's buffer."""
     out = stage.target.empty(convolved, stage.batch)
+    positions = convolved.unflatten(1, (stage.batch, -1)).narrow(2, 0, stage.target.length)
+    torch.add(positions, bias[:, None, None], out=stage.target.positions(out, stage.batch)).relu_()
+    return out
+
+
+def _pool_stacked(activations: Tensor, stage: _Stage) -> Tensor:
+    """Pooling of [N, B * outputs, C] into the target's buffer."""
+    out = stage.target.empty(activations, stage.batch)
     to = stage.target.positions(out, stage.batch)
-    positions = convolved.unflatten(1, (stage.batch, -1)).narrow(2, 0, stage.layer.convolved)
-    if not stage.pools:
-        torch.clamp_min(positions, 0, out=to)
-        return out
-    left, right = _pairs(positions)
+    left, right = _pairs(activations.unflatten(1, (stage.batch, -1)), stage)
     if stage.pooling == "max":
         torch.maximum(left, right, out=to)
     elif stage.pooling == "avg":
@@ -329,18 +336,19 @@ def _squeeze(convolved: Tensor, stage: _Stage) -> Tensor:
     return out
 
 
-def _squeeze_grad(grad: Tensor, convolved: Tensor | None, out: Tensor, stage: _Stage) -> Tensor:
-    """Gradient before ReLU and pooling, [N, B * outputs, C], from that of the target's buffer."""
-    outputs = stage.layer.outputs if convolved is None else convolved.shape[1] // stage.batch
+def _inner_grad(grad: Tensor, activations: Tensor | None, out: Tensor, stage: _Stage) -> Tensor:
+    """Gradient before ReLU and pooling, [N, B * outputs, C], from that of the target's buffer, `out`.
+
+    `activations` are those between the two, None without pooling. Outputs that go nowhere have gradient zero.
+    """
+    outputs = stage.layer.outputs if activations is None else activations.shape[1] // stage.batch
     inner = grad.new_empty(len(grad), stage.batch, outputs, grad.shape[2])
-    used = stage.layer.pooled * stage.layer.pool
-    inner[:, :, used:] = 0
+    inner[:, :, stage.target.length * stage.layer.pool :] = 0
     grad, out = (stage.target.positions(t, stage.batch) for t in (grad, out))
-    if convolved is None:
-        _masked(grad, out, inner[:, :, :used])
+    if activations is None:
+        _masked(grad, out, out=inner[:, :, : stage.target.length])
     else:
-        values = convolved.view(inner.shape)
-        _pool_grad(grad, out, _pairs(values[:, :, :used]), _pairs(inner[:, :, :used]), stage.pooling)
+        _pool_grad(grad, out, _pairs(activations.view(inner.shape), stage), _pairs(inner, stage), stage.pooling)
     return inner.flatten(1, 2)
 
 
@@ -366,7 +374,7 @@ def _masked(grad: Tensor, activation: Tensor, out: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward.grad_input(grad, activation, 0, grad_input=out)
 
 
-def _pairs(positions: Tensor) -> tuple[Tensor, Tensor]:
-    """The left and the right of each pooling window, views [N, B, pooled, C]."""
-    even = positions.shape[2] // _POOL * _POOL
-    return positions[:, :, 0:even:_POOL], positions[:, :, 1:even:_POOL]
+def _pairs(outputs: Tensor, stage: _Stage) -> tuple[Tensor, Tensor]:
+    """The left and the right of each pooling window in [N, B, outputs, C], views [N, B, pooled, C]."""
+    end = _POOL * stage.layer.pooled
+    return outputs[:, :, 0:end:_POOL], outputs[:, :, 1:end:_POOL]

@@ -8,7 +8,7 @@ from .linear import stacked_linear
 
 
 class Logistic(nn.Module):
-    """Linear input_size -> num_classes (protocols.md 2): 410 parameters at the default sizes."""
+    """Linear input_size -> num_classes: 410 parameters at the default sizes."""
 
     def __init__(self, input_size: int = 40, num_classes: int = 10) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from mnist1d.loss import cross_entropy_stacked
 from mnist1d.models.make import make_model
 from mnist1d.optim import make_optimizer
 from mnist1d.plan import Stack, signature
+from mnist1d.provenance import cores
 from mnist1d.stack import StackedModel, build_member
 
 GIB = 2**30
@@ -98,6 +99,7 @@ def _probe(stack: Stack) -> float:
     An evaluation is a forward pass over all samples, a step about three forward passes over a batch.
     """
     run, size = stack.runs[0], len(stack)
+    torch.set_num_threads(run.trainer.threads or cores())
     model = StackedModel([build_member(partial(make_model, run.model), run.seed)] * size)
     optimizer = make_optimizer([r.optimizer for r in stack.runs], list(model.params.values()))
     x = torch.zeros(size, run.data.batch_size, run.data.final_seq_length)

@@ -13,7 +13,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from mnist1d.analysis.intervals import Interval, t_interval
@@ -52,6 +54,22 @@ def text(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(text, value)) + "]"
     return str(value)
+
+
+_WORDS = {"null": None, "None": None, "true": True, "True": True, "false": False, "False": False}
+
+
+@lru_cache(maxsize=4096)
+def typed(text: str) -> Any:
+    """The inverse of `text`; understands Python's spelling (None, True) as well."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[:1] == "[" and text[-1:] == "]" and "[" not in text[1:]:
+        return tuple(typed(part.strip(" '\"")) for part in text[1:-1].split(",") if part)
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def settings(runs: Sequence[Flat]) -> list[list[int]]:
@@ -173,7 +191,7 @@ def _columns(name: str, interval: Interval | None) -> dict[str, Any]:
     return {name: mean, f"{name} low": low, f"{name} high": high, f"{name} n": interval.n}
 
 
-def as_metrics(rows: Sequence[Row], most: int = 100) -> dict[str, float]:
+def as_metrics(rows: Sequence[Row], most: int = 20) -> dict[str, float]:
     """A sweep's summary as metrics of its parent run, by names that MLflow accepts.
 
     `settings`, `runs` and `failed` count. Per setting `mean/METRIC/SETTING` and, from two runs on, `low/...`

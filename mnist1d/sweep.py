@@ -83,8 +83,7 @@ class Sweep:
             seconds=expected_seconds(self.stacks),
         )
         if self.hydra.mode == RunMode.MULTIRUN:
-            tags = {"mnist1d.command": " ".join(self.hydra.overrides.task)}
-            self._parent = self._recorder.open_sweep(self._key, self._title, tags)
+            self._parent = self._recorder.open_sweep(self._key, self._title, {"mlflow.note.content": self._note})
         self._progress = self._open.enter_context(self._terminal.progress(len(self.runs), steps))
         return self
 
@@ -197,8 +196,15 @@ class Sweep:
 
     @property
     def _title(self) -> str:
+        """Name of the parent run, short enough for a column of the UI; the output folder tells equal ones apart."""
         models = "+".join(dict.fromkeys(run.model.name for run in self.runs))
-        return f"{self.runs[0].experiment or models} {self._key.rpartition('/')[2]}"
+        return f"{self.runs[0].experiment or models} {self._key.rpartition('_')[2][:8].replace('-', ':')}"
+
+    @property
+    def _note(self) -> str:
+        """What MLflow shows as the parent's description."""
+        asked = " ".join(map(shlex.quote, self.hydra.overrides.task))
+        return f"    python train.py -m {asked}\n\nTable of settings: `summary.md`, under Artifacts."
 
 
 class Live(pl.Callback):

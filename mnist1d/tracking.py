@@ -228,7 +228,7 @@ class Recorder:
             )
             for run in found:
                 done = run.info.status == "FINISHED"
-                flats.append(run.data.params)
+                flats.append({key: summary.typed(text) for key, text in run.data.params.items()})
                 results.append(summary.finals(run.data.metrics) if done else None)
             page = found.token or ""
         return summary.summarise(flats, results)

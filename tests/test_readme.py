@@ -37,7 +37,9 @@ def shortened(arguments: list[str]) -> list[str]:
 
 
 def run(script: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"} | {"PYTHONPATH": str(folder)}
+    env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"} | {
+        "PYTHONPATH": str(folder)
+    }
     command = [sys.executable, str(ROOT / script), *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
 

@@ -175,7 +175,7 @@ def test_parent_metrics_of_one_setting_go_without_its_name() -> None:
 def test_parent_metrics_stop_at_the_first_settings() -> None:
     flats = [flat(model__hidden=h) for h in range(1, 201)]
     rows = summary.summarise(flats, [{"a": 1.0}] * 200)
-    assert len(summary.as_metrics(rows)) == 3 + 100
+    assert len(summary.as_metrics(rows)) == 3 + 20
 
 
 def test_a_models_own_default_is_not_swept_but_its_sweep_is():
@@ -183,3 +183,8 @@ def test_a_models_own_default_is_not_swept_but_its_sweep_is():
     runs = [{**mlp, "model.hidden": 100}, {**gru, "model.hidden": 6}]
     assert summary.swept_keys(runs) == ["model.name"]
     assert summary.swept_keys([*runs, {**mlp, "model.hidden": 50}]) == ["model.name", "model.hidden"]
+
+
+@pytest.mark.parametrize("known", [None, True, False, 3, 0.15, 1e-08, (5, 3, 3), "mlp", "mnist1d.models.MLP"])
+def test_typed_is_the_inverse_of_text(known: object) -> None:
+    assert summary.typed(summary.text(known)) == known

@@ -15,14 +15,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
+from mnist1d.summary import typed
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as StoredRun
@@ -261,7 +262,7 @@ def _points(client: Any, runs: list[StoredRun], metrics: Sequence[str]) -> list[
 
 
 def _assemble(parts: _Parts, metrics: Sequence[str]) -> Runs:
-    params = parts.params.assign(value=[_typed(text) for text in parts.params["value"]])
+    params = parts.params.assign(value=[typed(text) for text in parts.params["value"]])
     finals = parts.finals.assign(value=_restored(parts.finals["value"]))
     table = parts.runs.set_index("run_id", drop=False)
     for part in (params, finals, parts.tags):
@@ -293,19 +294,3 @@ def _one_per_fingerprint(table: pd.DataFrame) -> pd.DataFrame:
 def _restored(values: pd.Series) -> pd.Series:
     numbers = values.astype(float)
     return numbers.mask(numbers > _INFINITY, math.inf).mask(numbers < -_INFINITY, -math.inf)
-
-
-_WORDS = {"null": None, "None": None, "true": True, "True": True, "false": False, "False": False}
-
-
-@lru_cache(maxsize=4096)
-def _typed(text: str) -> Any:
-    """A param's text as the value it was, written as Hydra writes it (null, true) or as Python does."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if text[:1] == "[" and text[-1:] == "]" and "[" not in text[1:]:
-        return tuple(_typed(part.strip(" '\"")) for part in text[1:-1].split(",") if part)
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text

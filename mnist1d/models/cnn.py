@@ -20,7 +20,7 @@ from .linear import stacked_linear, sum_rows
 POOLING = ("none", "stride", "max", "avg", "l2")
 _PADDING = 1
 _POOL = 2  # positions under a pooling window, which do not overlap
-_CHUNK = 4000  # samples, over all members, evaluated at a time without gradients
+_CHUNK = 150_000  # samples × channels, over all members, evaluated at a time: what the caches hold
 
 
 class CNN(nn.Module):
@@ -69,7 +69,8 @@ class CNN(nn.Module):
         """
         if torch.is_grad_enabled():
             return self._forward_chunk(params, x)
-        chunks = x.split(max(1, _CHUNK // x.shape[0]), dim=1)
+        channels = params["convs.0.bias"].shape[1]
+        chunks = x.split(max(1, _CHUNK // (channels * len(x))), dim=1)
         return torch.cat([self._forward_chunk(params, chunk) for chunk in chunks], dim=1)
 
     def _forward_chunk(self, params: dict[str, Tensor], x: Tensor) -> Tensor:

@@ -228,7 +228,8 @@ def wait_for_metrics(database: Path, process: subprocess.Popen[str]) -> None:
 
 def test_interrupting_a_sweep_marks_its_runs_killed_and_keeps_what_was_measured(tmp_path: Path) -> None:
     endless = ("-m", "seed=0,1", "data.num_samples=500", "trainer.max_steps=10000000", "trainer.eval_every=100")
-    process = subprocess.Popen(command(*endless), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command(*endless), cwd=tmp_path, text=True, **pipes)
     wait_for_metrics(tmp_path / "mlruns" / "mlflow.db", process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

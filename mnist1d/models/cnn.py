@@ -311,7 +311,7 @@ def _source_grad(inner: Tensor, matrix: Tensor, layer: _Layer) -> Tensor:
         channels = matrix.shape[1] // layer.kernel
         grad = F.pad(grad, (0, (layer.stride - layer.kernel) * channels))
     for shift, block in enumerate(blocks[1:], 1):
-        grad[:, shift:, : block.shape[1]].baddbmm_(inner[:, :-shift], block.mT)
+        grad[:, shift:, : block.shape[1]] += inner.bmm(block.mT)[:, :-shift]
     return grad
 
 

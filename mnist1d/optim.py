@@ -27,9 +27,7 @@ class _StackedOptimizer(Optimizer):
     passes over the parameters, far less than a call per member.
     """
 
-    def __init__(
-        self, params: Iterable[Tensor], lr: PerMember, weight_decay: PerMember, **options: Any
-    ) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: PerMember, weight_decay: PerMember, **options: Any) -> None:
         # `fused` in a group makes load_state_dict put the step counters on the parameters' device.
         rates = {"lr": _floats(lr), "weight_decay": _floats(weight_decay)}
         super().__init__(params, {**rates, **options, "fused": True})
@@ -135,9 +133,7 @@ class StackedSGD(_StackedOptimizer):
     `params` are leaves [N, ...]; `lr` and `weight_decay` hold N values. Raises ValueError when they do not.
     """
 
-    def __init__(
-        self, params: Iterable[Tensor], lr: PerMember, weight_decay: PerMember, momentum: float = 0.0
-    ) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: PerMember, weight_decay: PerMember, momentum: float = 0.0) -> None:
         super().__init__(params, lr, weight_decay, momentum=momentum)
 
     def _begin(self, param: Tensor) -> dict[str, Tensor]:
@@ -203,9 +199,7 @@ def _check(group: dict[str, Any]) -> None:
     members = {p.shape[0] if p.ndim else 0 for p in group["params"]}
     for name in ("lr", "weight_decay"):
         if members != {len(group[name])}:
-            raise ValueError(
-                f"{name} has {len(group[name])} values for parameters of {sorted(members)} members"
-            )
+            raise ValueError(f"{name} has {len(group[name])} values for parameters of {sorted(members)} members")
         if min(group[name]) < 0:
             raise ValueError(f"{name} must not be negative: {group[name]}")
 

@@ -7,6 +7,7 @@
 Reading order: conf/config.yaml, this file, mnist1d/fit.py (Lightning's `trainer.fit`), mnist1d/classification.py.
 """
 
+import os
 import sys
 from typing import Any
 
@@ -15,6 +16,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mnist1d.config import check, parse
+
+# OpenMP threads wait for each other by spinning. On a busy machine the one waited for may not be running at all, and
+# a step takes twenty times as long; after half a millisecond of spinning a thread had better sleep.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 failures: list[str] = []
 """Names of the runs that failed in this process; the program then ends with exit status 1."""

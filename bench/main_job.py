@@ -20,9 +20,7 @@ def plain_script() -> None:
 
     for hidden in WIDTHS:
         accuracies = [
-            plain_run(
-                make_run("model=mlp", f"model.hidden={hidden}", "data.label_noise=0.15", f"seed={seed}")
-            )
+            plain_run(make_run("model=mlp", f"model.hidden={hidden}", "data.label_noise=0.15", f"seed={seed}"))
             for seed in range(SEEDS)
         ]
         print(f"hidden={hidden}: {sum(accuracies) / SEEDS:.3f}")

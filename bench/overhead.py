@@ -3,23 +3,27 @@
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import redirect_stdout
+from io import StringIO
+from types import SimpleNamespace
+from typing import cast
 
-import pytorch_lightning as pl
 import torch
+from hydra.conf import HydraConf
+from hydra.types import RunMode
 
 from bench.timing import Timing
 from mnist1d.blocks import StackData
 from mnist1d.classification import StackedClassification, evaluate, train_steps
 from mnist1d.config import Run
-from mnist1d.fit import fit_once
-from mnist1d.plan import Stack
+from mnist1d.fit import fit
 from mnist1d.provenance import cores
-from mnist1d.tracking import Recorder
+from mnist1d.sweep import Sweep
 
 
-def bare(runs: list[Run]) -> None:
-    """The stacked loop with its evaluations, nothing recorded."""
+def bare(runs: list[Run]) -> float:
+    """The stacked loop with its evaluations, nothing recorded; returns seconds."""
+    start = time.perf_counter()
     torch.set_num_threads(runs[0].trainer.threads or cores())
     data = StackData(runs)
     data.setup()
@@ -30,51 +34,36 @@ def bare(runs: list[Run]) -> None:
         done = stop
         if data.schedule.evaluates(stop - 1):
             evaluate(module.model, data.splits)
+    return time.perf_counter() - start
 
 
-class Record(pl.Callback):
-    """Records every evaluation, as a sweep does."""
+def recorded(runs: list[Run], folder: str) -> float:
+    """The same work as users have it: a sweep in Lightning, every run recorded with its metrics and weights.
 
-    def __init__(self, recorder: Recorder, ids: list[str]) -> None:
-        self.recorder, self.ids = recorder, ids
-
-    def on_train_batch_end(self, *args: object) -> None:
-        """Log the metrics of a block for every member."""
-        outputs = args[2]
-        assert isinstance(outputs, dict)
-        for n, run_id in enumerate(self.ids):
-            rows = [(name, outputs["step"], values[n].item()) for name, values in outputs["metrics"].items()]
-            self.recorder.log(run_id, rows)
-
-
-def recorded(runs: list[Run], recorder: Recorder) -> None:
-    """The same fit in Lightning, every run recorded with its metrics and weights."""
-    ids = [recorder.start(run, parent=None, name="bench", tags={}) for run in runs]
-    stack = Stack(tuple(runs), tuple(range(len(runs))))
-    module = fit_once(stack, [Record(recorder, ids)])
-    for n, (run_id, history) in enumerate(zip(ids, module.histories, strict=True)):
-        recorder.finish(
-            run_id,
-            "FINISHED",
-            final=history.final(),
-            reason=None,
-            weights=module.model.member_state(n),
-            resources={},
-        )
+    Returns:
+        Seconds from the open store to the closed sweep.
+    """
+    here = SimpleNamespace(dir=folder)
+    hydra = SimpleNamespace(mode=RunMode.MULTIRUN, sweep=here, overrides=SimpleNamespace(task=[]))
+    with redirect_stdout(StringIO()), Sweep(runs, cast(HydraConf, hydra)) as sweep:
+        start = time.perf_counter()
+        for stack in sweep.stacks:
+            with sweep.recording(stack):
+                for part, module in fit(stack, sweep.callbacks):
+                    sweep.record(part, module)
+    return time.perf_counter() - start
 
 
 def measure(make_run: Callable[..., Run], turns: int) -> tuple[Timing, Timing]:
-    """Bare loop and full fit in turn; milliseconds per step per run, everything included."""
+    """Bare loop and recorded sweep in turn; milliseconds per step per run, everything included."""
     steps, members = 2000, 20
-    runs = [make_run("model=mlp", f"trainer.max_steps={steps}", f"seed={seed}") for seed in range(members)]
     timings = Timing("bare loop", []), Timing("Lightning and tracking", [])
     with tempfile.TemporaryDirectory() as folder:
-        recorder = Recorder(f"sqlite:///{Path(folder)}/mlflow.db", "bench")
-        works = (lambda: bare(runs), lambda: recorded(runs, recorder))
+        common = ("model=mlp", f"trainer.max_steps={steps}", f"tracking.uri=sqlite:///{folder}/mlflow.db")
+        runs = [make_run(*common, f"seed={seed}") for seed in range(members)]
         for turn in range(turns + 1):
-            for work, timing in zip(works, timings, strict=True):
-                start = time.perf_counter()
-                work()
-                if turn:  # the first is a warm-up
-                    timing.milliseconds.append((time.perf_counter() - start) * 1000 / steps / members)
+            seconds = bare(runs), recorded(runs, f"{folder}/{turn}")
+            if turn:  # the first is a warm-up
+                for timing, taken in zip(timings, seconds, strict=True):
+                    timing.milliseconds.append(taken * 1000 / steps / members)
     return timings

@@ -9,6 +9,7 @@ import torch
 
 from mnist1d.blocks import StackData
 from mnist1d.classification import StackedClassification
+from mnist1d.memory import keep_freed_memory
 from mnist1d.plan import Stack
 from mnist1d.provenance import cores
 
@@ -53,6 +54,7 @@ def fit_once(stack: Stack, callbacks: Sequence[pl.Callback]) -> StackedClassific
     """Train all members of a stack together in one `Trainer.fit`."""
     settings = stack.runs[0].trainer
     torch.set_num_threads(settings.threads or cores())
+    keep_freed_memory()
     module = StackedClassification(stack.runs)
     trainer = pl.Trainer(
         accelerator=settings.accelerator,

@@ -23,6 +23,8 @@ from mnist1d.tracking import Recorder, Status, TrackingError
 
 OBJECTIVE = "test/acc_final"
 """The metric that Hydra's sweepers see."""
+MOST_COMMANDS = 5
+"""Failed runs for which a command is printed."""
 
 
 class Sweep:
@@ -47,7 +49,8 @@ class Sweep:
     def __init__(self, runs: Sequence[Run], hydra: HydraConf) -> None:
         self.runs, self.hydra = list(runs), hydra
         self.flats = [run.flat() for run in runs]
-        self.names = summary.run_names(self.flats, self._named_keys())
+        self._swept = self._swept_keys()
+        self.names = summary.run_names(self.flats, self._swept)
         self.stacks = plan(runs, most_members(runs))
         self.results: list[dict[str, float] | None] = [None] * len(runs)
         self._reasons: dict[int, str] = {}  # why a run has no result
@@ -93,11 +96,12 @@ class Sweep:
         self._open.close()
         for index in self._ids.keys() - self._ended:
             self._end(index, "KILLED", f"interrupted by {kind.__name__ if kind else 'the end of the sweep'}")
+        rows = summary.summarise(self.flats, self.results)
         if self._parent is not None:
+            rows = self._recorder.rows(self._parent)  # of all jobs of the command line, also of earlier calls
             status: Status = "KILLED" if kind else "FAILED" if self._reasons else "FINISHED"
-            self._recorder.close_sweep(self._parent, self._recorder.rows(self._parent), status)
-        if kind is None:
-            self._show()
+            self._recorder.close_sweep(self._parent, rows, status)
+        self._show(rows)
 
     @contextmanager
     def recording(self, stack: Stack) -> Iterator[None]:
@@ -164,8 +168,8 @@ class Sweep:
         )
         self._progress.finished()
 
-    def _show(self) -> None:
-        self._terminal.table(summary.summarise(self.flats, self.results))
+    def _show(self, rows: Sequence[summary.Row]) -> None:
+        self._terminal.table(rows)
         self._terminal.failures([(self.names[index], why) for index, why in sorted(self._reasons.items())])
         name = self._title if self._parent else self.names[0]
         place = self.runs[0].tracking
@@ -174,15 +178,25 @@ class Sweep:
         )
 
     def _next_commands(self) -> list[str]:
-        experiment = self.runs[0].experiment
+        """What one would type next: the same again for failed runs, the figure of an experiment, more seeds."""
+        place, experiment = self.runs[0].tracking, self.runs[0].experiment
+        if self._reasons:
+            return [self._command(self.flats[index]) for index in sorted(self._reasons)[:MOST_COMMANDS]]
         if experiment is not None:
-            return [f"python analyze.py experiment={experiment}"]
-        if {run.seed for run in self.runs} == {self.runs[0].seed}:
-            asked = " ".join(shlex.quote(text) for text in self.hydra.overrides.task)
-            return [f"python train.py -m {asked} 'seed=range(20)'".replace("  ", " ")]
+            return [f"python analyze.py experiment={experiment} tracking.uri={shlex.quote(place.uri)}"]
+        if len({run.seed for run in self.runs}) == 1:
+            asked = [text for text in self.hydra.overrides.task if not text.startswith("seed=")]
+            return [shlex.join(["python", "train.py", "-m", *asked, "seed=range(20)"])]
         return []
 
-    def _named_keys(self) -> list[str]:
+    def _command(self, flat: summary.Flat) -> str:
+        """The command line that trains one run alone: what was asked for, the swept keys with this run's values."""
+        swept = {("model" if key == "model.name" else key): flat[key] for key in self._swept if key in flat}
+        asked = [text for text in self.hydra.overrides.task if text.partition("=")[0] not in swept]
+        values = [f"{key}={summary.text(value)}" for key, value in swept.items()]
+        return shlex.join(["python", "train.py", *asked, *values])
+
+    def _swept_keys(self) -> list[str]:
         """Keys that tell the runs apart; for a run trained alone, those that its command line sets."""
         if len(self.runs) > 1:
             return summary.swept_keys(self.flats)
@@ -198,7 +212,9 @@ class Sweep:
     def _title(self) -> str:
         """Name of the parent run, short enough for a column of the UI; the output folder tells equal ones apart."""
         models = "+".join(dict.fromkeys(run.model.name for run in self.runs))
-        return f"{self.runs[0].experiment or models} {self._key.rpartition('_')[2][:8].replace('-', ':')}"
+        folder = self._key.rstrip("/").rpartition("/")[2]
+        time = folder.partition("_")[2][:8].replace("-", ":")  # of 2026-11-23_05-43-30-831940
+        return f"{self.runs[0].experiment or models} {time or folder}"
 
     @property
     def _note(self) -> str:

@@ -9,6 +9,7 @@ from bench.overhead import measure as measure_overhead
 from bench.plain import plain_loop, plain_run
 from bench.steps import CASES, Case, measure, stacked_loop
 from bench.timing import Timing, Variant, side_by_side
+from mnist1d.config import Run
 
 
 def test_ratios_are_taken_turn_by_turn() -> None:
@@ -51,15 +52,12 @@ def test_the_plain_loop_does_the_same_work_as_a_stack() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_overhead_is_measured_on_real_records() -> None:
+def test_overhead_is_measured_on_a_real_sweep() -> None:
     small = ("data.num_samples=500", "data.batch_size=50", "trainer.threads=1", "trainer.accelerator=cpu")
-    steps: list[str] = []
 
-    def shortened(*overrides: str):
-        steps.extend(o for o in overrides if o.startswith("trainer.max_steps"))
-        kept = [o for o in overrides if not o.startswith("trainer.max_steps")]
-        return make_run(*kept, *small, "trainer.max_steps=20")
+    def shortened(*overrides: str) -> Run:
+        return make_run(*(o for o in overrides if "max_steps" not in o), *small, "trainer.max_steps=20")
 
-    bare, full = measure_overhead(shortened, turns=1)
-    assert set(steps) == {"trainer.max_steps=2000"}
-    assert len(bare.milliseconds) == len(full.milliseconds) == 1
+    bare, full = measure_overhead(shortened, turns=2)
+    assert len(bare.milliseconds) == len(full.milliseconds) == 2
+    assert min(full.milliseconds) > min(bare.milliseconds)  # twenty steps, but twenty runs to record

@@ -37,10 +37,7 @@ def git_state(folder: Path) -> Git | None:
     scratch files beside the code change no number.
     """
     command = ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
-    quiet = {
-        **os.environ,
-        "GIT_OPTIONAL_LOCKS": "0",
-    }  # never take index.lock: a commit may be under way beside us
+    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # never take index.lock: a commit may be under way beside us
     try:
         done = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -7,6 +7,7 @@ CI), the bar becomes a plain line every ten seconds or so.
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
+DEFAULT_STORE = "sqlite:///mlruns/mlflow.db"
+"""What `make ui` opens unless told otherwise."""
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""
 MOST_SETTINGS = 30
@@ -49,12 +52,12 @@ class Terminal:
             stacks: batched computations they are packed into.
             steps: optimiser steps, summed over the runs.
             where: the tracking URI.
-            seconds: expected time, when it can be told.
+            seconds: expected training time, when it can be told; less than half a second goes without saying.
         """
         parts = [_count(runs, "run"), _count(settings, "setting"), _count(stacks, "stack")]
         parts.append(f"{_short(steps)} run-steps")
-        if seconds is not None:
-            parts.append(f"about {duration(seconds)}")
+        if seconds is not None and seconds >= 0.5:
+            parts.append(f"training about {duration(seconds)}")
         self._say(" · ".join(parts))
         self._say(f"recorded in {where}", style="dim")
 
@@ -67,8 +70,11 @@ class Terminal:
             total_steps: optimiser steps, summed over the runs.
         """
         progress = Progress(total_runs, total_steps)
-        with self._bar(progress) if self.console.is_terminal else self._lines(progress):
-            yield progress
+        try:
+            with self._bar(progress) if self.console.is_terminal else self._lines(progress):
+                yield progress
+        finally:
+            progress.show = lambda: None  # an interrupted sweep ends its runs after the last line
 
     def table(self, rows: Sequence[summary.Row]) -> None:
         """One line per setting: accuracies in percent as mean ± half the 95% interval, n, failed runs.
@@ -87,9 +93,7 @@ class Terminal:
             self._say("\n".join(_sentences(keys, numbers)))
         if len(shown) < len(rows):
             self._say(f"The best {len(shown)} of {len(rows)} settings; the parent run's summary.csv has all.")
-        several = any(row.n > 1 for row in rows)
-        meaning = "mean ± half the 95% interval over n runs" if several else "one run each, so no interval"
-        self._say(f"Accuracy on test data in percent; {meaning}.", style="dim")
+        self._say(_meaning(max(row.n for row in rows)), style="dim")
 
     def failures(self, failed: Sequence[tuple[str, str]]) -> None:
         """The failed runs as (name, reason); nothing when there are none."""
@@ -105,13 +109,13 @@ class Terminal:
         """Where to look and what to do next.
 
         Args:
-            uri: the tracking URI; a server is its own UI.
+            uri: the tracking URI; a server is its own UI, any other store is opened by `make ui`.
             experiment: the MLflow experiment.
             sweep: name of the parent run in it.
             commands: commands to go on with, ready to be copied.
         """
-        place = uri if uri.startswith("http") else "make ui"
-        self._say(f"Look at it:  {place}   (experiment {experiment}, run {sweep})")
+        # MLflow opens on its page for language models
+        self._say(f"Look at it:  {_ui(uri)}   (choose Model training, experiment {experiment}, run {sweep})")
         for heading, command in zip(["Go on with:", *[""] * len(commands)], commands, strict=False):
             self._say(f"{heading:<12} {command}")
 
@@ -233,6 +237,21 @@ def _score(row: summary.Row) -> float:
         if name in row.metrics and not math.isnan(row.metrics[name].mean):
             return row.metrics[name].mean
     return -math.inf
+
+
+def _meaning(most: int) -> str:
+    """What the numbers of a table are whose largest n is `most`."""
+    if most == 0:
+        return "No run finished, so there is no accuracy to show."
+    meaning = "mean ± half the 95% interval over n runs" if most > 1 else "one run each, so no interval"
+    return f"Accuracy on test data in percent; {meaning}."
+
+
+def _ui(uri: str) -> str:
+    """The address or command that shows the store `uri`."""
+    if uri.startswith("http"):
+        return uri
+    return "make ui" if uri == DEFAULT_STORE else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} make ui"
 
 
 Columns = dict[str, list[str]]  # heading -> one cell per row

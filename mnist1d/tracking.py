@@ -4,9 +4,8 @@ A sweep is a parent run, its runs are children by the tag `mlflow.parentRunId`. 
 written as one batch per run, since a batch costs milliseconds and a metric in it a tenth of one: with its
 params, tags and weights, a run of 25 evaluations costs about 20 ms.
 
-SQLite is set to write-ahead logging with `synchronous=NORMAL`, which is a third faster and lets `make ui`
-read while a sweep writes. A crash of the process loses nothing; a power cut may lose the last seconds, never
-the database.
+SQLite is set to write-ahead logging with `synchronous=NORMAL`, which is a third faster and lets `make ui` read while a
+sweep writes. A crash of the process loses nothing; a power cut may lose the last seconds, never the database.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import requests
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sqlalchemy import event
@@ -64,6 +63,7 @@ SWEEP_TAG = "mnist1d.sweep"
 KIND_TAG = "mnist1d.kind"
 REASON_TAG = "mnist1d.reason"
 PARENT_TAG = "mlflow.parentRunId"
+FINGERPRINT_TAG = "mnist1d.fingerprint"
 
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -124,8 +124,7 @@ class Recorder:
     def open_sweep(self, key: str, name: str, tags: Mapping[str, str]) -> str:
         """The parent run of sweep `key`: the one that has it already, set to running again, or a new one.
 
-        Returns its run id. Reuse is what lets Hydra's basic launcher, which trains run by run, fill one
-        sweep.
+        Returns its run id. Reuse is what lets Hydra's basic launcher, which trains run by run, fill one sweep.
         """
         with self._recording():
             parent = self._find_sweep(key)
@@ -218,20 +217,30 @@ class Recorder:
     def rows(self, parent: str) -> list[summary.Row]:
         """Mean, interval and n of every setting of a sweep, from all its runs in the store.
 
-        From the store, because the runs of one sweep may have been trained by several processes or calls.
+        From the store, because the runs of one sweep may have been trained by several processes or calls. Of runs
+        with equal fingerprints, which are the same run trained again, the newest FINISHED one counts, or the newest
+        if none finished.
         """
-        flats, results, page = [], [], None
+        counted: dict[str, Run] = {}
+        for run in self._children(parent):
+            key = run.data.tags.get(FINGERPRINT_TAG, run.info.run_id)
+            if _finished(run) or key not in counted or not _finished(counted[key]):
+                counted[key] = run
+        runs = counted.values()
+        flats = [{key: summary.typed(text) for key, text in run.data.params.items()} for run in runs]
+        return summary.summarise(
+            flats, [summary.finals(run.data.metrics) if _finished(run) else None for run in runs]
+        )
+
+    def _children(self, parent: str) -> Iterator[Run]:
+        """All runs of a sweep, oldest first."""
+        asked, order, page = f"tags.`{PARENT_TAG}` = '{parent}'", ["start_time"], None
         while page != "":
-            asked = f"tags.`{PARENT_TAG}` = '{parent}'"
             found = self.client.search_runs(
-                [self.experiment_id], asked, max_results=1000, order_by=["start_time"], page_token=page
+                [self.experiment_id], asked, max_results=1000, order_by=order, page_token=page
             )
-            for run in found:
-                done = run.info.status == "FINISHED"
-                flats.append({key: summary.typed(text) for key, text in run.data.params.items()})
-                results.append(summary.finals(run.data.metrics) if done else None)
+            yield from found
             page = found.token or ""
-        return summary.summarise(flats, results)
 
     def _find_sweep(self, key: str) -> str | None:
         quote = '"' if "'" in key else "'"
@@ -316,8 +325,10 @@ def _open(uri: str, experiment: str) -> tuple[MlflowClient, str]:
             client = _client(address)
             return client, _experiment(client, experiment, None)
         database = Path(address.removeprefix("sqlite:///"))
+        lock = Path(f"{database}.lock")
+        lock.open("a").close()  # where this fails FileLock would go on trying, as if another process held the lock
         # several processes creating the tables at once fail with "table already exists"
-        with FileLock(f"{database}.lock", timeout=LOCK_SECONDS), _fast_sqlite():
+        with FileLock(lock, timeout=LOCK_SECONDS), _fast_sqlite():
             _check_writable(database)
             client = _client(address)
             return client, _experiment(client, experiment, (database.parent / "artifacts").as_uri())
@@ -434,6 +445,10 @@ def _first_line(error: Exception) -> str:
 def _without_password(uri: str) -> str:
     parts: SplitResult = urlsplit(uri)
     return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
+
+
+def _finished(run: Run) -> bool:
+    return run.info.status == "FINISHED"
 
 
 def _metric(name: str, value: float, timestamp: int, step: int) -> Metric:

@@ -75,7 +75,7 @@ def test_data_are_the_published_packages_to_rounding(published, case):
 
 
 def one_by_one(args, templates):
-    """The protocol written straight down, one sample after another, with scipy's own interpolation."""
+    """The construction written straight down, one sample after another, with scipy's own interpolation."""
     rng, length = np.random.RandomState(args.seed), args.template_len + args.padding[1]
     xs = []
     for row in templates["x"]:
@@ -118,7 +118,7 @@ def any_arguments(seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_any_arguments_give_the_protocols_values_and_leave_its_stream(seed):
+def test_any_arguments_give_the_plain_constructions_values_and_leave_its_stream(seed):
     args = any_arguments(seed)
     x, rng = one_by_one(args, get_templates())
     generated = generate(Arguments.of(args))

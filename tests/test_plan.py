@@ -1,14 +1,20 @@
 """Which runs share a stack, and what their fingerprints tell apart."""
 
 from collections.abc import Callable
+from dataclasses import fields
 
 import pytest
 
 from mnist1d.config import Run
 from mnist1d.cost import GIB, measure_member, most_members
-from mnist1d.plan import Stack, fingerprint, plan, signature
+from mnist1d.data import Recipe
+from mnist1d.data.arguments import Arguments
+from mnist1d.plan import VALUES, Stack, fingerprint, plan, signature
 
 MakeRun = Callable[..., Run]
+
+SHAPES = {"num_samples", "train_split", "final_seq_length", "val_split"}
+"""What decides a data set's shape; everything else about it is values, in which members of a stack may differ."""
 
 
 @pytest.mark.parametrize(
@@ -52,6 +58,13 @@ def test_runs_that_differ_in_shape_schedule_or_code_do_not(make_run: MakeRun, ov
     runs = [make_run(), make_run(override)]
     assert [stack.indices for stack in plan(runs)] == [(0,), (1,)]
     assert fingerprint(runs[0]) != fingerprint(runs[1])
+
+
+def test_everything_about_data_is_either_a_value_or_a_shape() -> None:
+    names = {field.name for kind in (Arguments, Recipe) for field in fields(kind)} - {"arguments"}
+    values = {key.removeprefix("data.") for key in VALUES if key.startswith("data.")}
+    assert not values & SHAPES
+    assert values | SHAPES == names
 
 
 @pytest.mark.parametrize(

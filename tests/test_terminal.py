@@ -41,13 +41,14 @@ def row(accuracy: float, *, n: int = 3, failed: int = 0, **setting: object) -> R
 def test_the_plan_counts_runs_settings_stacks_and_steps(screen: Screen) -> None:
     screen.terminal.plan(runs=80, settings=4, stacks=1, steps=480_080, where="sqlite:///mlruns/mlflow.db", seconds=83)
     assert screen.lines() == [
-        "80 runs · 4 settings · 1 stack · 480.1k run-steps · about 1 min 23 s",
+        "80 runs · 4 settings · 1 stack · 480.1k run-steps · training about 1 min 23 s",
         "recorded in sqlite:///mlruns/mlflow.db",
     ]
 
 
-def test_a_plan_without_an_expected_time_does_not_invent_one(screen: Screen) -> None:
-    screen.terminal.plan(runs=1, settings=1, stacks=1, steps=6001, where="http://lab:5000")
+@pytest.mark.parametrize("seconds", [None, 0.0, 0.49])
+def test_a_plan_says_no_time_that_is_unknown_or_over_at_once(screen: Screen, seconds: float | None) -> None:
+    screen.terminal.plan(runs=1, settings=1, stacks=1, steps=6001, where="http://lab:5000", seconds=seconds)
     assert screen.lines() == ["1 run · 1 setting · 1 stack · 6.0k run-steps", "recorded in http://lab:5000"]
 
 
@@ -63,8 +64,17 @@ def test_the_table_shows_percent_with_half_the_interval_n_and_failed(screen: Scr
 
 def test_the_table_of_a_single_run_has_no_interval(screen: Screen) -> None:
     screen.terminal.table([row(0.651, n=1)])
-    assert screen.lines()[-2].split() == ["65.1", "65.1", "1", "0"]
+    *_, numbers, note = screen.lines()
+    assert numbers.split() == ["65.1", "65.1", "1", "0"]
+    assert note == "Accuracy on test data in percent; one run each, so no interval."
     assert "±" not in screen.file.getvalue()
+
+
+def test_the_table_of_runs_that_all_failed_says_that_none_finished(screen: Screen) -> None:
+    screen.terminal.table([row(0, n=0, failed=2, hidden=10), row(0, n=0, failed=1, hidden=50)])
+    *_, first, second, note = screen.lines()
+    assert (first.split(), second.split()) == (["10", "0", "2"], ["50", "0", "1"])
+    assert note == "No run finished, so there is no accuracy to show."
 
 
 def test_the_table_cuts_a_thousand_settings_to_the_best_thirty(screen: Screen) -> None:
@@ -116,9 +126,10 @@ def test_nothing_is_said_where_nothing_failed_or_ran(screen: Screen) -> None:
 def test_commands_are_never_broken_into_lines() -> None:
     screen = Screen(width=30)
     command = "python train.py -m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15"
-    screen.terminal.where(uri="sqlite:///m.db", experiment="mnist1d", sweep="mlp", commands=[command, "make ui"])
+    uri = "sqlite:///mlruns/mlflow.db"
+    screen.terminal.where(uri=uri, experiment="mnist1d", sweep="mlp", commands=[command, "make ui"])
     assert screen.lines() == [
-        "Look at it:  make ui   (experiment mnist1d, run mlp)",
+        "Look at it:  make ui   (choose Model training, experiment mnist1d, run mlp)",
         f"Go on with:  {command}",
         "             make ui",
     ]
@@ -126,7 +137,19 @@ def test_commands_are_never_broken_into_lines() -> None:
 
 def test_a_server_is_its_own_ui(screen: Screen) -> None:
     screen.terminal.where(uri="http://lab:5000", experiment="mnist1d", sweep="mlp")
-    assert screen.lines() == ["Look at it:  http://lab:5000   (experiment mnist1d, run mlp)"]
+    assert screen.lines() == ["Look at it:  http://lab:5000   (choose Model training, experiment mnist1d, run mlp)"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "command"),
+    [
+        ("sqlite:////data/m.db", "MLFLOW_TRACKING_URI=sqlite:////data/m.db make ui"),
+        ("sqlite:///my runs.db", "MLFLOW_TRACKING_URI='sqlite:///my runs.db' make ui"),
+    ],
+)
+def test_a_store_of_ones_own_is_named_to_make_ui(screen: Screen, uri: str, command: str) -> None:
+    screen.terminal.where(uri=uri, experiment="mnist1d", sweep="mlp")
+    assert screen.lines()[0].startswith(f"Look at it:  {command}   (")
 
 
 def test_progress_without_a_terminal_is_a_first_and_a_last_line(screen: Screen) -> None:
@@ -163,6 +186,18 @@ def test_an_interrupted_sweep_still_says_how_far_it_came(screen: Screen) -> None
     with pytest.raises(KeyboardInterrupt):
         sweep()
     assert screen.lines()[-1].startswith("0/4 runs · ")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_runs_that_end_after_the_last_line_add_none(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
+    monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0.0)
+    screen = Screen(is_terminal=is_terminal)
+    with screen.terminal.progress(4, 4000) as progress:
+        progress.advance(1000)
+    shown = screen.file.getvalue()
+    progress.finished(4)
+    assert screen.file.getvalue() == shown
+    assert progress.runs == 4
 
 
 def test_progress_on_a_terminal_is_one_bar() -> None:

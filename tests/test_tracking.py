@@ -232,6 +232,27 @@ def test_the_rows_of_a_sweep_are_read_back_from_all_its_runs(recorder: Recorder,
     assert row.metrics == {"test/acc_final": t_interval([0.0, 0.5])}
 
 
+def test_a_run_trained_again_counts_once_and_the_newest_that_finished_counts(recorder: Recorder) -> None:
+    parent = recorder.open_sweep("again", "cnn", {})
+
+    def train(seed: int, status: Status, accuracy: float) -> None:
+        tags = {"mnist1d.fingerprint": f"print of {seed}"}
+        run_id = recorder.start(Config(seed), parent=parent, name="cnn", tags=tags)
+        recorder.finish(run_id, status, **ENDING | {"final": {"test/acc_final": accuracy}})
+        time.sleep(0.002)  # the store keeps starts to the millisecond
+
+    train(0, "KILLED", 0.1)
+    train(0, "FINISHED", 0.2)
+    train(1, "FINISHED", 0.7)
+    train(0, "FINISHED", 0.5)
+    train(0, "FAILED", 0.3)
+    train(2, "FAILED", 0.4)
+    train(2, "KILLED", 0.4)
+    (row,) = recorder.rows(parent)
+    assert (row.n, row.failed) == (2, 1)
+    assert row.metrics == {"test/acc_final": t_interval([0.5, 0.7])}
+
+
 def test_a_reason_longer_than_a_tag_is_cut(recorder: Recorder) -> None:
     run_id = start(recorder)
     recorder.finish(run_id, "FAILED", **ENDING | {"reason": "out of memory " * 1000})
@@ -377,6 +398,11 @@ def test_a_uri_of_a_wrong_kind_is_refused(uri: str, cause: str) -> None:
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "NotADirectoryError" in refused(f"sqlite:///{tmp_path}/file/mlruns/mlflow.db")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder in which even root may not write")
+def test_a_folder_in_which_nobody_may_write_is_refused_without_waiting_for_a_lock() -> None:
+    assert "x.db.lock" in refused("sqlite:////proc/x.db")
 
 
 @pytest.mark.skipif(getpass.getuser() == "root", reason="root may write anywhere")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -267,3 +268,28 @@ def test_weights_are_those_that_were_evaluated(sweep: tuple[Path, subprocess.Com
     splits = load(make_run("data.num_samples=500").data)
     accuracy = (model(torch.tensor(splits.test_x)).argmax(1) == torch.tensor(splits.test_y)).double().mean()
     assert accuracy.item() == pytest.approx(run.data.metrics["test/acc_final"])
+
+
+def printed_commands(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    """What the program told its user to type next."""
+    lines = done.stdout.partition("Go on with:")[2].splitlines()
+    return [shlex.split(line)[2:] for line in lines if "train.py" in line]
+
+
+def test_the_command_to_go_on_with_runs_more_seeds(tmp_path: Path) -> None:
+    done = train(tmp_path, "seed=2", "model=logistic", *SMALL)
+    (arguments,) = printed_commands(done)
+    assert "seed=2" not in arguments
+    again = train(tmp_path, *[argument.replace("20", "3") for argument in arguments])
+    assert again.returncode == 0, again.stderr
+    assert "3 runs · 1 setting" in again.stdout
+
+
+def test_the_command_after_a_failure_trains_the_failed_run_alone(tmp_path: Path) -> None:
+    done = train(tmp_path, "-m", "model=logistic,mlp", "optimizer=sgd", "optimizer.lr=0.1,1e30", "seed=0,1", *SMALL)
+    commands = printed_commands(done)
+    assert len(commands) == 2  # logistic regression survives even this rate
+    again = train(tmp_path, *commands[0])
+    assert again.returncode == 1
+    assert "1 run · 1 setting" in again.stdout
+    assert "loss became" in again.stdout

@@ -1,9 +1,8 @@
 """Generated data sets kept in files named by their content.
 
-The folder is $MNIST1D_CACHE, else $XDG_CACHE_HOME/mnist1d-lab, else ~/.cache/mnist1d-lab. A file is a plain
-.npz (never a pickle), is named by the hash of everything that decides its content, carries that hash inside,
-and appears whole or not at all. One that cannot be read is made again; one that cannot be written costs time,
-nothing else.
+The folder is $MNIST1D_CACHE, else $XDG_CACHE_HOME/mnist1d-lab, else ~/.cache/mnist1d-lab. A file is a plain .npz
+(never a pickle), is named by the hash of everything that decides its content, carries that hash inside, and appears
+whole or not at all. One that cannot be read is made again; one that cannot be written costs time, nothing else.
 """
 
 import hashlib

@@ -30,9 +30,9 @@ CLASSES = 10
 def redrawn_labels(labels: Integers, probability: float, rng: RandomState) -> Integers:
     """A copy of `labels` [n] in which each is, with this probability, drawn anew: it may come out as it was.
 
-    For each sample in order a uniform, and below `probability` a label: the reference's draws (protocol 5).
-    It takes them from the stream on which the data set was generated, so pass `Generated.stream()` to get its
-    labels.
+    For each sample in order a uniform, and below `probability` a label, as the paper's `deep-double-descent.ipynb`
+    does it. That notebook goes on with the stream that generated the data set, so pass `Generated.stream()` to get
+    its labels.
     """
     noisy = labels.copy()
     for row in range(len(noisy)):
@@ -60,10 +60,10 @@ def feature_order(
     seed: int = 42,
     chunk_length: int = 10,
 ) -> Integers:
-    """The permutation p [length] that makes `x[:, p]`: first the full shuffle if asked for, then `order` on
-    top.
+    """The permutation p [length] that makes `x[:, p]`: the full shuffle, if asked for, and `order` on top of it.
 
-    `half_swapped` is what the reference calls a chunk shuffle, a rotation by half (protocol 10, quirk 8).
+    `half_swapped`, a rotation by half, is what the paper's `lottery-tickets.ipynb` calls a shuffle of chunks; it
+    breaks one seam only, `chunk_shuffled` all of them that it can.
 
     Raises:
         ValueError: an unknown order, or a `chunk_length` that leaves fewer than two chunks.

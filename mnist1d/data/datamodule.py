@@ -46,14 +46,17 @@ class MNIST1DDataModule(pl.LightningDataModule):
         return load(self.recipe)
 
     def train_dataloader(self) -> Loader:
+        """The training rows, in a new order every epoch; labels carry the noise asked for."""
         return self._loader(self.splits.train_x, self.splits.train_y, generator=self.order, shuffle=True)
 
     def test_dataloader(self) -> Loader:
+        """The test rows in stored order, labels always clean; `predict_dataloader` gives the same."""
         return self._loader(self.splits.test_x, self.splits.test_y)
 
     predict_dataloader = test_dataloader
 
     def _val_dataloader(self) -> Loader:
+        """The rows held out of the training data, in stored order, labels always clean."""
         return self._loader(self.splits.val_x, self.splits.val_y)
 
     def _loader(self, x: Any, y: Any, **options: Any) -> Loader:

@@ -15,11 +15,12 @@ class MNIST1D(Dataset[tuple[Any, Any]]):
     """Samples x [final_seq_length] float32 with labels 0 to 9, made on the spot: no root folder, no download.
 
     Args:
-        train: the training rows, else the test rows. transform: applied to a sample (a tensor), when it is
-        asked for. target_transform: applied to a label (an int). **arguments: the generator's (`num_samples`,
-        `seed`, `iid_noise_scale` ...) and `load`'s (`label_noise`,
-            `label_noise_mode`, `shuffle_features`, `feature_order`, `feature_seed`, `chunk_length`,
-            `val_split`). A `val_split` takes its rows from the training data.
+        train: the training rows, else the test rows.
+        transform: applied to a sample (a tensor) when it is asked for.
+        target_transform: applied to a label (an int) when it is asked for.
+        **arguments: the generator's (`num_samples`, `seed`, `iid_noise_scale` ...) and `load`'s (`label_noise`,
+            `label_noise_mode`, `shuffle_features`, `feature_order`, `feature_seed`, `chunk_length`, `val_split`).
+            A `val_split` takes its rows from the training data.
 
     Raises:
         ValueError: an impossible value, named with what is allowed.

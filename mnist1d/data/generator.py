@@ -1,5 +1,6 @@
-"""The MNIST-1D generator, exact: the published package's values from its own random stream (protocol 1).
+"""The MNIST-1D generator, exact: the published package's values from its own random stream.
 
+The data set is that of Greydanus & Kobak, "Scaling Down Deep Learning with MNIST-1D" (ICML 2024, arXiv 2011.14439).
 A sample is a template that is padded, dilated, scaled, translated, drowned in correlated noise where it is
 silent, covered with independent noise, sheared and resampled. Only the draws go sample by sample, because
 numpy's legacy stream fixes their order; every step after them works on a block of samples at once.
@@ -135,7 +136,7 @@ class Generated:
     state: Any  # of the random stream where generation stopped
 
     def stream(self) -> RandomState:
-        """The random stream, to be drawn from where generation stopped (protocol 5 does)."""
+        """The random stream where generation stopped; `deep-double-descent.ipynb` draws its label noise from it."""
         rng = RandomState()
         rng.set_state(self.state)
         return rng

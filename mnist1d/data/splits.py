@@ -22,8 +22,7 @@ __all__ = ["Recipe", "Splits", "load"]
 Inputs = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-# Second words of the seeds of draws that the reference does not have, so that they share no stream with each
-# other.
+# Second words of the seeds of draws that the reference does not have, so that no two of them share a stream.
 _FLIP, _VALIDATION = 1, 2
 
 
@@ -99,8 +98,7 @@ def load(data: "Data | Recipe") -> Splits:
     save for the order of their features.
 
     Raises:
-        ValueError: an impossible value, named with what is allowed, or a validation split that leaves a part
-        empty.
+        ValueError: an impossible value, named with what is allowed, or a validation split that leaves a part empty.
     """
     return _load(Recipe.of(data), cache_folder())
 

@@ -33,8 +33,7 @@ _BLOCK = 4096  # samples made at once on a CPU: their intermediates stay in its 
 def stream(
     data: "Data | Recipe", device: torch.device | str, generator: torch.Generator
 ) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """A function of n that returns n new samples: x [n, final_seq_length] float32 and y [n] int64 on
-    `device`.
+    """A function of n that returns n new samples on `device`: x [n, final_seq_length] float32 and y [n] int64.
 
     Label noise and the order of features are the config's, so that test data from `load` fit; its sizes,
     splits and seed of the data say nothing here. Every draw comes from `generator`, which must live on

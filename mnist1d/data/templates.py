@@ -33,7 +33,7 @@ class Templates(TypedDict):
 def get_templates() -> Templates:
     """The ten templates: `x` [10, 12] float64, their time axis `t` [12] float64, the labels `y` [10] int64.
 
-    Each row is whitened and then shifted to start and end at 0, as in the published package (protocol 1).
+    Each row is whitened and then shifted to start and end at 0, as in the published package.
     """
     x = np.asarray(_DRAWN, dtype=np.float64)
     x -= x.mean(1, keepdims=True)

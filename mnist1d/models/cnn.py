@@ -28,8 +28,9 @@ class CNN(nn.Module):
 
     `pooling` says what shortens the signal: "stride" (stride-2 convolutions, the paper's network of
     6c² + 58c + 10 parameters at c channels, 5210 at 25), "none" (nothing does), or "max", "avg", "l2" (stride
-    1, and after each ReLU windows of 2 are pooled; L2 is the root of the sum of squares). The pooling study
-    has `channels=20, kernel_sizes=(3, 3)`: 9310 parameters for "none", 3310 otherwise (protocols.md 2, 5, 9).
+    1, and after each ReLU windows of 2 are pooled; L2 is the root of the sum of squares). The paper's
+    `mnist1d-classification.ipynb` and `deep-double-descent.ipynb` have "stride"; its `benchmark-pooling.ipynb` has
+    `channels=20, kernel_sizes=(3, 3)`: 9310 parameters for "none", 3310 otherwise.
 
     Raises ValueError for an unknown `pooling` or a signal too short for the layers.
     """

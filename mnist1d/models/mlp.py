@@ -10,8 +10,8 @@ from .linear import stacked_linear
 class MLP(nn.Module):
     """Two hidden layers of ReLU units: hidden² + 52 hidden + 10 parameters for 40 inputs, 15,210 at 100.
 
-    With `residual` the second hidden layer is added to the first (classification, lottery tickets:
-    protocols.md 2 and 4); without it they follow each other (double descent: protocols.md 5).
+    With `residual` the second hidden layer is added to the first, as in the paper's `mnist1d-classification.ipynb`
+    and `lottery-tickets.ipynb`; without it they follow each other, as in `deep-double-descent.ipynb`.
     """
 
     def __init__(

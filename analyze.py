@@ -16,12 +16,12 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist1d.analysis import PAGES
+from mnist1d.spelling import nearest
 
 if TYPE_CHECKING:  # heavy: `--help` and a wrong key are answered without them
     from rich.console import Console
@@ -64,19 +64,16 @@ def check(argv: Sequence[str]) -> list[str]:
         key, equals, value = argument.partition("=")
         allowed = {"experiment": tuple(PAGES), "profile": PROFILES}.get(key)
         if key not in KEYS:
-            faults.append(f"{argument}: no key {key!r}{_nearest(key, KEYS)}. Keys: {', '.join(KEYS)}")
+            faults.append(f"{argument}: no key {key!r}{_hint(key, KEYS)}. Keys: {', '.join(KEYS)}")
         elif not equals or not value:
             faults.append(f"{argument}: a value is needed, as in {key}=VALUE")
         elif allowed and value not in allowed:
-            faults.append(
-                f"{argument}: no {key} {value!r}{_nearest(value, allowed)}. Allowed: {', '.join(allowed)}"
-            )
+            faults.append(f"{argument}: no {key} {value!r}{_hint(value, allowed)}. Allowed: {', '.join(allowed)}")
     return faults
 
 
-def _nearest(word: str, words: Sequence[str]) -> str:
-    close = get_close_matches(word, words, n=1)
-    return f"; did you mean {close[0]}" if close else ""
+def _hint(word: str, words: Sequence[str]) -> str:
+    return "".join(f"; did you mean {close}" for close in nearest(word, words)[:1])
 
 
 def parse(argv: Sequence[str]) -> Request:
@@ -123,9 +120,7 @@ def _print(console: Console, report: Report) -> None:
     from rich.table import Table
 
     for part in report.tables:
-        table = Table(
-            *part.columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
-        )
+        table = Table(*part.columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         for row in part.rows:
             table.add_row(*row)
         console.print(f"\n{part.title}", style="bold")

@@ -6,7 +6,7 @@ its own values.
 """
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -44,10 +44,13 @@ class Composer(ConfigLoaderImpl):
         self._bases: dict[tuple[str, ...], Base] = {}
 
     @classmethod
-    def of(cls, conf: Path) -> "Composer":
-        """Composer of the folder `conf`, for use outside of a Hydra program."""
+    def of(cls, conf: Path, more: Iterable[str] = ()) -> "Composer":
+        """Composer of the folder `conf` and of `more` places (`file://…`, `pkg://…`), outside of a Hydra program."""
         setup_globals()
-        return cls(create_config_search_path(str(conf)))
+        search_path = create_config_search_path(str(conf))
+        for place in more:
+            search_path.prepend(provider="command-line", path=place, anchor="schema")  # Hydra wants the schema last
+        return cls(search_path)
 
     def base(self, config_name: str, overrides: Sequence[str]) -> "Base":
         """The config chosen by `overrides` (group options, Hydra's own settings), composed by Hydra once."""
@@ -89,11 +92,7 @@ class Composer(ConfigLoaderImpl):
 
     def is_choice(self, override: Override) -> bool:
         """Whether a plain override picks an option of a config group."""
-        return (
-            _is_plain(override)
-            and not isinstance(override.value(), dict)
-            and self.is_group(override.key_or_group)
-        )
+        return _is_plain(override) and not isinstance(override.value(), dict) and self.is_group(override.key_or_group)
 
     def options(self, group: str) -> list[str]:
         """Names of the files in the folder `group`."""
@@ -160,6 +159,12 @@ class Base:
     def keys(self) -> list[str]:
         """Dotted names of all values."""
         return list(_dotted(self.raw))
+
+    @property
+    def hydra_keys(self) -> list[str]:
+        """Dotted names of all of Hydra's own settings."""
+        settings: Any = OmegaConf.to_container(self.thaw().hydra, resolve=False)
+        return list(_dotted(settings, "hydra."))
 
     def values(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Plain, resolved values after `changes` of existing keys (dotted, `padding.0` for an item).
@@ -251,9 +256,7 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in new.items():
         if isinstance(value, dict) and isinstance(old.get(key), dict):
             yield from _differences(old[key], value, f"{prefix}{key}.")

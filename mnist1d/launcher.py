@@ -5,75 +5,26 @@ costs besides training is a few milliseconds per job. All share one process: `hy
 
 The task function of `@hydra.main` gets
 - a `DictConfig` when Hydra runs it for one config (no -m, or `hydra/launcher=basic`), with `HydraConfig` set;
-- a `list[DictConfig]` from this launcher, each resolved and with `hydra.job.num`, `hydra.overrides.task` and
-  `hydra.runtime.output_dir` of its own. It returns a list with one item per config: a value (Hydra's sweepers
-  want a float), or the exception with which that run failed.
+- a `list[DictConfig]` from this launcher, each resolved, validated and with `hydra.job.num`, `hydra.overrides.task`
+  and `hydra.runtime.output_dir` of its own, while `HydraConfig` describes the sweep. It returns a list with one
+  float per config, which is what Hydra's sweepers want.
 
-`jobs(cfg)` turns both into a list of `Job`.
+Every job is reported to them as completed: a run that failed, which the task itself tells the user, is worth nan.
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, configure_log, env_override, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf._utils import OmegaConfDumper
 
 from mnist1d.compose import Composer, as_typed, current_job, plain
-from mnist1d.config import ConfigError, Run, parse, refuse, validate
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of a sweep, or the only one.
-
-    Attributes:
-        run: the validated config.
-        overrides: what the command line (or the sweep) set for it, as `key=value`.
-        output_dir: absolute path of its own folder.
-        num: its place in the sweep; 0 for a single run.
-    """
-
-    run: Run
-    overrides: tuple[str, ...]
-    output_dir: Path
-    num: int
-
-
-def jobs(cfg: DictConfig | Sequence[DictConfig]) -> list[Job]:
-    """What the task function of `@hydra.main` has been asked to train; a fault raises `ConfigError`."""
-    if not isinstance(cfg, DictConfig):
-        return [_job(one, one.hydra) for one in cfg]
-    return [_job(cfg, HydraConfig.get())]
-
-
-def _job(cfg: DictConfig, hydra: Any) -> Job:
-    num = 0 if OmegaConf.is_missing(hydra.job, "num") else hydra.job.num
-    return Job(parse(cfg), tuple(hydra.overrides.task), Path(hydra.runtime.output_dir), num)
-
-
-class Reported(JobReturn):
-    """The result of a job whose failure the task has already shown to the user.
-
-    Hydra's own class raises the exception when a sweeper reads the value, which ends the sweep with a
-    traceback. Here `status` says FAILED and the value is the exception itself.
-    """
-
-    @property
-    def return_value(self) -> Any:
-        """What the task returned for the job: a value or an exception."""
-        return self._return_value
-
-    @return_value.setter
-    def return_value(self, value: Any) -> None:
-        self._return_value = value
-        self.status = JobStatus.FAILED if isinstance(value, BaseException) else JobStatus.COMPLETED
+from mnist1d.config import ConfigError, refuse, validate
 
 
 class Launch:
@@ -93,7 +44,7 @@ class Launch:
             initial_job_idx: number of the first job; sweepers that launch in batches count on.
 
         Returns:
-            One `Reported` per job, in order. An exception of the task itself passes through.
+            One `JobReturn` per job, in order. An exception of the task itself passes through.
         """
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
@@ -102,10 +53,10 @@ class Launch:
         returns = [self._start(*job, own) for job, own in zip(numbered, values, strict=True)]
         configs = [result.cfg for result in returns]
         for result, value in zip(returns, self._call(configs), strict=True):
-            result.return_value = value
+            result.status, result.return_value = JobStatus.COMPLETED, value
             if result.hydra_cfg is not None:
                 self.context.callbacks.on_job_end(config=result.hydra_cfg, job_return=result)
-        return list(returns)
+        return returns
 
     def _validated(self, numbered: list[tuple[int, list[str]]]) -> list[dict[str, Any]]:
         """Plain, resolved values of all jobs, once all of them have proved sound."""
@@ -117,7 +68,7 @@ class Launch:
                 with current_job(cfg):
                     values = plain(cfg, resolve=True)
             try:
-                validate(values, self.composer.base_of(self.config, overrides).raw["model"])
+                validate(values, self.composer.base_of(self.config, overrides).raw.get("model"))
             except ConfigError as error:
                 faults += error.faults
             all_values.append(values)
@@ -134,7 +85,7 @@ class Launch:
             cfg.hydra.runtime.output_dir = _absolute(folder)
         return cfg
 
-    def _start(self, num: int, overrides: list[str], values: dict[str, Any]) -> "Reported":
+    def _start(self, num: int, overrides: list[str], values: dict[str, Any]) -> JobReturn:
         """Do what Hydra does before a job: make its output folder with .hydra/*.yaml, and tell callbacks."""
         cfg = self._compose(num, overrides)
         output_dir = Path(cfg.hydra.runtime.output_dir)
@@ -143,7 +94,7 @@ class Launch:
             _save(cfg, output_dir / cfg.hydra.output_subdir)
         with current_job(cfg):
             task_cfg = _with_job(self.composer.base_of(self.config, overrides).config(values), cfg.hydra)
-        result = Reported(overrides, task_cfg, working_dir=str(Path.cwd()), task_name=cfg.hydra.job.name)
+        result = JobReturn(overrides, task_cfg, working_dir=str(Path.cwd()), task_name=cfg.hydra.job.name)
         if self.context.callbacks.callbacks:  # 0.1 MB each: kept for those who look at it
             result.hydra_cfg = cfg
             with current_job(cfg):
@@ -192,7 +143,5 @@ _Dumper.add_representer(str, OmegaConfDumper.str_representer)
 
 
 def _yaml(values: Any) -> str:
-    text: str = yaml.dump(
-        values, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=_Dumper
-    )
+    text: str = yaml.dump(values, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=_Dumper)
     return text

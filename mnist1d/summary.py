@@ -164,7 +164,7 @@ def _interval(values: Sequence[float]) -> Interval:
 
 
 def as_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows as flat records: the swept keys, n and failed, then per metric its `name`, `name low`, `name high`, `name n`.
+    """Rows as flat records: the swept keys, n, failed, then per metric `NAME`, `NAME low`, `NAME high`, `NAME n`.
 
     Every record has the same keys; what a setting lacks is None.
     """

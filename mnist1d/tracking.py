@@ -228,9 +228,8 @@ class Recorder:
                 counted[key] = run
         runs = counted.values()
         flats = [{key: summary.typed(text) for key, text in run.data.params.items()} for run in runs]
-        return summary.summarise(
-            flats, [summary.finals(run.data.metrics) if _finished(run) else None for run in runs]
-        )
+        results = [summary.finals(run.data.metrics) if _finished(run) else None for run in runs]
+        return summary.summarise(flats, results)
 
     def _children(self, parent: str) -> Iterator[Run]:
         """All runs of a sweep, oldest first."""

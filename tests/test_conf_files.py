@@ -25,9 +25,7 @@ def composer() -> Composer:
 
 
 def test_no_file_is_overlooked() -> None:
-    counts = {
-        folder: len(list((CONF / folder).glob("*.yaml"))) for folder in ("model", "optimizer", "experiment")
-    }
+    counts = {folder: len(list((CONF / folder).glob("*.yaml"))) for folder in ("model", "optimizer", "experiment")}
     assert counts["model"] >= 4
     assert counts["optimizer"] >= 3
     assert counts["experiment"] >= 1
@@ -64,9 +62,7 @@ def test_every_option_composes_and_passes_the_schema(file: Path, composer: Compo
 
 
 def test_schema_and_files_have_the_same_keys(composer: Composer) -> None:
-    in_files = {
-        key for file in GROUPS for key in composer.base("config", [f"{file.parent.name}={file.stem}"]).keys
-    }
+    in_files = {key for file in GROUPS for key in composer.base("config", [f"{file.parent.name}={file.stem}"]).keys}
     in_files = {"profiles" if key.startswith("profiles.") else key for key in in_files}
     assert in_files == set(schema_keys())
 

@@ -2,16 +2,19 @@
 
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from mnist1d.compose import Composer
-from mnist1d.config import ConfigError, Run, check, parse, validate
+from mnist1d.config import ConfigError, Data, Run, check, parse, parse_or_refuse, validate
+from mnist1d.config.schema import Architecture, convolved_length
+from mnist1d.data import corruption
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELL = (
@@ -60,7 +63,7 @@ def test_all_faults_come_together_with_key_value_allowed_and_nearest() -> None:
     told = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("import time:"))
     assert told == dedent("""\
         11 faults in the configuration:
-          model=mpl             no such option; allowed: cnn, gru, logistic, mlp
+          model=mpl             no such option; nearest: mlp; allowed: cnn, gru, logistic, mlp
           model.hiden=3         no such key; nearest: model.hidden
           optimzer=sgd          no such key; nearest: optimizer
           hidden=3              no such key; nearest: model.hidden
@@ -91,35 +94,24 @@ MESSAGES = {
         "optimizer.eps=1  optimizer=sgd has no such key, optimizer=adam and optimizer=adamw have"
     ),
     "-m model=mlp,cnn model.channels=3,4": "model.channels=3,4  model=mlp has no such key, model=cnn has",
-    "model.name=cnn": (
-        "model.name=cnn  follows from the group: type model=cnn; allowed: cnn, gru, logistic, mlp"
-    ),
+    "model.name=cnn": ("model.name=cnn  follows from the group: type model=cnn; allowed: cnn, gru, logistic, mlp"),
     "+seed=1": "+seed=1  exists already: leave out the +",
     "+model=cnn": "+model=cnn  exists already: leave out the +",
     "~optimizer": "~optimizer  neither keys nor groups can be removed",
     "seed=1 seed=2": "seed  given twice, as 1 and as 2",
     "seed=1,2": "seed=1,2  several values: add -m to sweep over them, or type a list as key=[a,b]",
-    "seed=range(9)": (
-        "seed=0,1,2,…,8  several values: add -m to sweep over them, or type a list as key=[a,b]"
-    ),
+    "seed=range(9)": ("seed=0,1,2,…,8  several values: add -m to sweep over them, or type a list as key=[a,b]"),
     "-m optimizer.lr=interval(0,1)": (
-        "optimizer.lr=interval(0,1)  an interval has no list of values; "
-        "allowed: a,b,c or range(start,stop,step)"
+        "optimizer.lr=interval(0,1)  an interval has no list of values; allowed: a,b,c or range(start,stop,step)"
     ),
     "-m model=glob(x*)": "model=glob(x*)  matches nothing; allowed: cnn, gru, logistic, mlp",
     "-m hydra.verbose=true,false": "hydra.verbose=true,false  Hydra's own settings cannot be swept",
-    "-m experiment=classification profile=smoke,quick": (
-        "profile=smoke,quick  takes one value for a whole sweep"
-    ),
+    "-m experiment=classification profile=smoke,quick": ("profile=smoke,quick  takes one value for a whole sweep"),
     "experiment=classification profile=quik": "profile=quik  must be one of smoke, quick, paper",
     "profile=quick": "profile=quick  has no meaning without experiment=NAME",
-    "seed": (
-        "seed  not of the form key=value; allowed: key=value, key=[a,b]; "
-        "with -m also key=a,b or 'key=range(5)'"
-    ),
+    "seed": ("seed  not of the form key=value; allowed: key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'"),
     "model.hidden=[3": (
-        "model.hidden=[3  cannot be read; allowed: key=value, key=[a,b]; "
-        "with -m also key=a,b or 'key=range(5)'"
+        "model.hidden=[3  cannot be read; allowed: key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'"
     ),
     "seed=${sed}": "seed  Interpolation key 'sed' not found",
     "seed=1.5": "seed=1.5  must be a whole number from 0 to 4294967295",
@@ -133,9 +125,7 @@ MESSAGES = {
         "model.kernel_sizes=[30,30]  leaves no position of 40 with model.pooling=stride; "
         "allowed: fewer or narrower convolutions"
     ),
-    "model.input_size=30": (
-        "model.input_size=30  differs from data.final_seq_length=40, which sets it; allowed: 40"
-    ),
+    "model.input_size=30": ("model.input_size=30  differs from data.final_seq_length=40, which sets it; allowed: 40"),
     "data.num_samples=4999": "data.num_samples=4999  must be a whole number of at least 10, a multiple of 10",
     "data.num_samples=10 data.batch_size=1 data.train_split=0.01": (
         "data.train_split=0.01  leaves no training sample of data.num_samples=10"
@@ -156,8 +146,7 @@ MESSAGES = {
         "allowed: a whole number from 1 to 72 (template_len + the larger padding)"
     ),
     "data.shuffle_features=true data.feature_order=reversed": (
-        "data.feature_order=reversed  cannot be combined with data.shuffle_features=true; "
-        "allowed: one of the two"
+        "data.feature_order=reversed  cannot be combined with data.shuffle_features=true; allowed: one of the two"
     ),
     "data.feature_order=chunk_shuffled data.chunk_length=40": (
         "data.chunk_length=40  leaves fewer than two chunks of data.final_seq_length=40; "
@@ -171,8 +160,47 @@ MESSAGES = {
     "trainer.memory=null": "trainer.memory=null  must be a number above 0",
     "trainer.accelerator=tpu": "trainer.accelerator=tpu  must be one of auto, cpu, gpu, cuda, mps",
     "tracking.uri=": "tracking.uri=  must be text, not empty",
-    "hydra.foo=1": "config  Could not override 'hydra.foo'.",
+    "hydra.sweeper.max_batch_sise=2": (
+        "hydra.sweeper.max_batch_sise=2  no such key; nearest: hydra.sweeper.max_batch_size"
+    ),
+    "hydra.sweeper.max_batch_size=two": (
+        "hydra.sweeper.max_batch_size=two  Value 'two' of type 'str' could not be converted to Integer"
+    ),
+    "hydra/launcher=basic hydra.launcher.x=1": "hydra.launcher.x=1  no such key",
+    "~hydra.sweep": "~hydra.sweep  HydraConf (DictConfig) does not support deletion",
+    "seed@foo=3": "seed@foo=3  keys and groups stay in their place: leave out the @",
+    "model@foo=cnn": "model@foo=cnn  keys and groups stay in their place: leave out the @",
+    "=3": "=3  cannot be read; allowed: key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'",
+    "optimizer=sdg": "optimizer=sdg  no such option; nearest: sgd; allowed: adam, adamw, sgd",
+    "model={name:x}": "model.name=x  follows from the group: type model=x; allowed: cnn, gru, logistic, mlp",
+    "-m model={name:x},{name:mlp}": (
+        "model.name=x  follows from the group: type model=x; allowed: cnn, gru, logistic, mlp"
+    ),
+    "-m model=mlp,{name:x}": "model=mlp,{name:x}  sweeps over options and over keys at once",
+    "model={hiden:3}": "model.hiden=3  no such key; nearest: model.hidden",
+    "-m seed=0,1,0": "seed=0  given twice",
+    "-m optimizer.lr=0.1,1e-1": "optimizer.lr=0.1  given twice",
+    "-m model=cnn,cnn": "model=cnn  given twice",
+    "data.padding=[1]": "data.padding=[1]  must be two whole numbers of at least 0, as [a,b]",
+    "optimizer.betas=[0.9]": "optimizer.betas=[0.9]  must be two numbers from 0 and below 1, as [a,b]",
+    "--config-dir=/nowhere": "--config-dir=/nowhere  no such folder",
 }
+
+
+def test_hydras_settings_do_not_hide_other_faults(capsys: pytest.CaptureFixture[str]) -> None:
+    told = report(capsys, "hydra.sweeper.max_batch_sise=2 hydra.mode=foo model.hidden=0")
+    assert told.splitlines() == [
+        "  hydra.sweeper.max_batch_sise=2  no such key; nearest: hydra.sweeper.max_batch_size",
+        "  hydra.mode=foo                  Invalid value 'foo', expected one of [RUN, MULTIRUN]",
+        "  model.hidden=0                  must be a whole number of at least 1",
+    ]
+
+
+def test_a_key_that_takes_one_value_still_has_each_examined(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(capsys, "experiment=foo,classification").splitlines() == [
+        "  experiment=foo,classification  takes one value for a whole sweep",
+        "  experiment=foo                 no such option; allowed: classification",
+    ]
 
 
 @pytest.mark.parametrize("command", MESSAGES)
@@ -257,9 +285,7 @@ def test_parse_gives_typed_frozen_values(defaults: dict[str, Any]) -> None:
 
 
 def test_parse_ignores_hydras_own_node(defaults: dict[str, Any]) -> None:
-    assert parse(OmegaConf.create({**defaults, "hydra": {"job": {"num": 3}}})) == parse(
-        OmegaConf.create(defaults)
-    )
+    assert parse(OmegaConf.create({**defaults, "hydra": {"job": {"num": 3}}})) == parse(OmegaConf.create(defaults))
 
 
 def test_flat_names_every_value_of_the_run_and_nothing_else(defaults: dict[str, Any]) -> None:
@@ -336,6 +362,25 @@ def test_a_model_added_by_one_file_is_checked_like_the_shipped_ones(
     ]
 
 
+@pytest.mark.parametrize("flag", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
+def test_a_model_in_a_folder_of_ones_own_is_checked_alike(
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "own.yaml").write_text(OWN_MODEL)
+    folder = flag.format(tmp_path)
+    check([folder, "-m", "model=own,mlp", "seed=0,1"])
+    with pytest.raises(SystemExit) as stop:
+        check([folder, "model=own", "model.dept=2", "model.dropout=true", "data.label_noise=2", "optimizer=sdg"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "  optimizer=sdg       no such option; nearest: sgd; allowed: adam, adamw, sgd",
+        "  model.dept=2        no such key; nearest: model.depth",
+        "  model.dropout=true  must be a number, like its default 0.1",
+        "  data.label_noise=2  must be a number from 0 to 1",
+    ]
+
+
 def test_values_of_every_combination_of_sizes_agree_with_the_splits(defaults: dict[str, Any]) -> None:
     for train_split, val_split in ((0.8, 0.0), (0.25, 0.1), (0.9, 0.3)):
         data = changed(defaults, "data", train_split=train_split, val_split=val_split)
@@ -349,3 +394,32 @@ def test_a_run_is_equal_to_itself_only(defaults: dict[str, Any]) -> None:
     assert isinstance(other, Run)
     assert other != validate(defaults)
     assert validate(defaults) == validate(defaults)
+
+
+def test_parse_or_refuse_tells_the_faults_of_all_configs(
+    defaults: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound, *faulty = [OmegaConf.create({**defaults, "seed": seed}) for seed in (3, -1, -2)]
+    assert [run.seed for run in parse_or_refuse([sound])] == [3]
+    with pytest.raises(SystemExit) as stop:
+        parse_or_refuse([faulty[0], sound, faulty[1]])
+    assert stop.value.code == 2
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()[1:]] == ["seed=-1", "seed=-2"]
+
+
+def test_the_schema_knows_the_choices_and_lengths_of_the_code() -> None:
+    """Written twice, as a check of the command line must not import scipy and torch."""
+    from mnist1d.models import cnn
+
+    choices = {key: get_args(field.annotation) for key, field in Data.model_fields.items()}
+    assert choices["label_noise_mode"] == get_args(corruption.NoiseMode)
+    assert choices["feature_order"] == get_args(corruption.FeatureOrder)
+    assert get_args(Architecture.model_fields["pooling"].annotation) == cnn.POOLING
+    for length, kernel, pooling in product((2, 3, 8, 9, 40), (1, 2, 3, 5, 30), cnn.POOLING):
+        expected = convolved_length(length, kernel, pooling)
+        if expected < 1:
+            with pytest.raises(ValueError, match="too few"):
+                cnn.CNN(length, channels=1, kernel_sizes=(kernel,), pooling=pooling)
+        else:
+            model = cnn.CNN(length, channels=1, kernel_sizes=(kernel,), pooling=pooling)
+            assert model.linear.in_features == expected, (length, kernel, pooling)

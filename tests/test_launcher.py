@@ -24,14 +24,18 @@ TASK = """
     from pathlib import Path
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from mnist1d.launcher import jobs
+    from omegaconf import OmegaConf
+    from mnist1d.config import parse_or_refuse
 
     def told(cfg):
-        sweep = HydraConfig.get()
-        for job in jobs(cfg):
+        sweep, many = HydraConfig.get(), isinstance(cfg, list)
+        configs = cfg if many else [cfg]
+        for one, run in zip(configs, parse_or_refuse(configs)):
+            hydra = one.hydra if many else sweep
             print(json.dumps({
-                "call": type(cfg).__name__, "num": job.num, "overrides": job.overrides,
-                "dir": str(job.output_dir), "sweep_dir": sweep.sweep.dir, "run": job.run.flat(),
+                "call": type(cfg).__name__, "num": 0 if OmegaConf.is_missing(hydra.job, "num") else hydra.job.num,
+                "overrides": list(hydra.overrides.task), "dir": hydra.runtime.output_dir,
+                "sweep_dir": sweep.sweep.dir, "run": run.flat(),
             }))
 
     @hydra.main(config_path=CONF, config_name="config", version_base="1.3")
@@ -55,9 +59,7 @@ def sweep(
     script = dedent(TASK).replace("CONF", repr(str(ROOT / "conf"))).replace("BODY", body)
     command = [sys.executable, "-W", "error", "-c", script, *argv]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False, env=environment
-    )
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.returncode == status, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     if status == 0:
@@ -73,9 +75,7 @@ def loaders() -> tuple[Composer, ConfigLoaderImpl, DictConfig]:
     """Our loader, Hydra's, and the config of a sweep."""
     composer = Composer.of(ROOT / "conf")
     hydra = ConfigLoaderImpl(composer.config_search_path)
-    master = hydra.load_configuration(
-        "config", ["hydra.verbose=true", "hydra.mode=MULTIRUN"], RunMode.MULTIRUN
-    )
+    master = hydra.load_configuration("config", ["hydra.verbose=true", "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
     setup_globals()
     assert str(master.hydra.sweep.dir) == str(master.hydra.sweep.dir)  # the sweep's time is now fixed
     return composer, hydra, master
@@ -128,17 +128,13 @@ def test_the_comparison_would_notice_a_difference(
     loaders: tuple[Composer, ConfigLoaderImpl, DictConfig],
 ) -> None:
     composer, hydra, master = loaders
-    assert not same(
-        composer.load_sweep_config(master, ["seed=1"]), hydra.load_sweep_config(master, ["seed=2"])
-    )
+    assert not same(composer.load_sweep_config(master, ["seed=1"]), hydra.load_sweep_config(master, ["seed=2"]))
     loose = composer.load_sweep_config(master, ["seed=1"])
     OmegaConf.set_struct(loose, False)
     assert not same(loose, hydra.load_sweep_config(master, ["seed=1"]))
 
 
-@pytest.mark.parametrize(
-    "overrides", [["sed=1"], ["model=mpl"], ["model.channels=2"], ["seed=1,2"], ["a b"]], ids=str
-)
+@pytest.mark.parametrize("overrides", [["sed=1"], ["model=mpl"], ["model.channels=2"], ["seed=1,2"], ["a b"]], ids=str)
 def test_a_job_that_hydra_refuses_is_refused_alike(
     overrides: list[str], loaders: tuple[Composer, ConfigLoaderImpl, DictConfig]
 ) -> None:
@@ -194,14 +190,10 @@ def test_a_grid_reaches_the_task_in_one_call_in_hydras_order(tmp_path: Path) -> 
 def test_job_folders_hold_what_hydras_own_launcher_writes(tmp_path: Path) -> None:
     files: dict[str, dict[str, str]] = {}
     for launcher in ("stack", "basic"):
-        told = sweep(
-            tmp_path, "-m", "seed=1", "model=cnn,gru", f"hydra/launcher={launcher}", "hydra.sweep.dir=out"
-        )
+        told = sweep(tmp_path, "-m", "seed=1", "model=cnn,gru", f"hydra/launcher={launcher}", "hydra.sweep.dir=out")
         assert {job["call"] for job in told} == {"list" if launcher == "stack" else "DictConfig"}
         folder = tmp_path / "out" / "1"
-        files[launcher] = {
-            str(f.relative_to(folder)): f.read_text() for f in sorted(folder.rglob("*")) if f.is_file()
-        }
+        files[launcher] = {str(f.relative_to(folder)): f.read_text() for f in sorted(folder.rglob("*")) if f.is_file()}
         files[launcher]["told"] = json.dumps([{k: v for k, v in job.items() if k != "call"} for job in told])
     assert set(files["basic"]) == {".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "told"}
     launchers = [yaml.safe_load(files[name].pop(".hydra/hydra.yaml"))["hydra"] for name in ("stack", "basic")]
@@ -231,9 +223,7 @@ def test_an_experiment_brings_its_sweep_and_the_command_line_wins(tmp_path: Path
         (True, 0),
         (True, 1),
     ]
-    assert {(run["model.name"], run["data.val_split"], run["trainer.max_steps"]) for run in runs} == {
-        ("mlp", 0.2, 50)
-    }
+    assert {(run["model.name"], run["data.val_split"], run["trainer.max_steps"]) for run in runs} == {("mlp", 0.2, 50)}
     assert {(run["experiment"], run["profile"]) for run in runs} == {("classification", "smoke")}
 
 
@@ -245,17 +235,20 @@ def test_a_single_run_gets_one_config_and_its_folder(tmp_path: Path) -> None:
 
 
 def test_values_that_know_their_job_are_resolved_per_job(tmp_path: Path) -> None:
-    told = sweep(
-        tmp_path, "-m", "seed=5,6", "data.seed='${hydra:job.num}'", "hydra.sweep.subdir='n${hydra:job.num}'"
-    )
+    told = sweep(tmp_path, "-m", "seed=5,6", "data.seed='${hydra:job.num}'", "hydra.sweep.subdir='n${hydra:job.num}'")
     assert [Path(job["dir"]).name for job in told] == ["n0", "n1"]
     assert [job["overrides"][1] for job in told] == ["data.seed='0'", "data.seed='1'"]
     assert [(job["run"]["seed"], job["run"]["data.seed"]) for job in told] == [(5, 0), (6, 1)]
 
 
-def test_a_failed_job_is_no_traceback_and_does_not_stop_the_sweep(tmp_path: Path) -> None:
-    body = "[ValueError('diverged') if c.seed == 1 else 0.5 for c in cfg]"
-    assert len(sweep(tmp_path, "-m", "seed=range(3)", body=body)) == 3
+@pytest.mark.parametrize("launcher", [[], ["-m", "seed=1,2", "hydra/launcher=basic"], ["-m", "seed=1,2"]], ids=str)
+def test_a_fault_that_reaches_the_task_ends_the_program_with_status_2(launcher: list[str], tmp_path: Path) -> None:
+    (last,) = sweep(tmp_path, *launcher, "model.hidden=0", "data.label_noise=2", status=2)
+    assert last["stderr"] == dedent("""\
+        2 faults in the configuration:
+          model.hidden=0      must be a whole number of at least 1
+          data.label_noise=2  must be a number from 0 to 1
+    """)
 
 
 def test_an_error_of_the_task_itself_ends_the_program(tmp_path: Path) -> None:
@@ -290,8 +283,8 @@ class Noting(Callback):
 def test_callbacks_hear_of_every_job(tmp_path: Path) -> None:
     (tmp_path / "noting.py").write_text(CALLBACK)
     callback = "+hydra.callbacks.noting._target_=noting.Noting"
-    body = "[0.25, OSError('full')]"
+    body = "[0.25, float('nan')]"
     told = sweep(tmp_path, "-m", "seed=4,5", callback, "hydra.sweep.dir=out", body=body)
     assert [line for line in told if isinstance(line, str)] == [
-        "start 0 4", "start 1 5", "end 0 COMPLETED 0.25", "end 1 FAILED full",
+        "start 0 4", "start 1 5", "end 0 COMPLETED 0.25", "end 1 COMPLETED nan",
     ]  # fmt: skip

@@ -326,9 +326,7 @@ def _draw_settings(ax: Axes, runs: Runs, used: pd.DataFrame, metric: str) -> Non
 def caption(table: pd.DataFrame, rows: Sequence[Row]) -> str:
     """What the figure shows, its n and its interval, in two lines."""
     n = _n([interval for row in rows if (interval := row.measures["final"])])
-    lines = (
-        "one seed, so no bands" if n == "1" else f"mean over n = {n} seeds; bands: 95% t interval of the mean"
-    )
+    lines = "one seed, so no bands" if n == "1" else f"mean over n = {n} seeds; bands: 95% t interval of the mean"
     steps = int(table["trainer.max_steps"].max())
     return (
         f"Lines: {lines}. {steps} optimiser steps a run.\nShuffled (open markers): one fixed permutation of "
@@ -359,15 +357,11 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> Path:
     paper = published()["paper"]
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
-        out.writerow(
-            ["model", "features", "measure", "mean", "low", "high", "n", "paper", "paper_sd", "missing"]
-        )
+        out.writerow(["model", "features", "measure", "mean", "low", "high", "n", "paper", "paper_sd", "missing"])
         for row in rows:
             known = paper[row.arm].get(row.model, {"mean": "", "sd": ""})
             for measure, interval in row.measures.items():
-                found = (
-                    [interval.mean, interval.low, interval.high, interval.n] if interval else ["", "", "", 0]
-                )
+                found = [interval.mean, interval.low, interval.high, interval.n] if interval else ["", "", "", 0]
                 missing = "; ".join(row.missing)
                 out.writerow([row.model, row.arm, measure, *found, known["mean"], known["sd"], missing])
     return path

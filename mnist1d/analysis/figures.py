@@ -70,9 +70,7 @@ def plot_band(
     A step with one seed has a mean and no band.
     """
     bounds = [t_interval(column[np.isfinite(column)], confidence) for column in values.T]
-    ax.fill_between(
-        steps, [b.low for b in bounds], [b.high for b in bounds], color=color, alpha=0.28, linewidth=0
-    )
+    ax.fill_between(steps, [b.low for b in bounds], [b.high for b in bounds], color=color, alpha=0.28, linewidth=0)
     ax.plot(
         steps,
         [b.mean for b in bounds],
@@ -136,9 +134,7 @@ def feature_legend(figure: Figure, models: Sequence[str]) -> Figure:
     ink = "#333333"
     handles += [Line2D([], [], color=ink), Line2D([], [], color=ink, linestyle=DASHES)]
     place = (0.5, 0.5 / figure.get_size_inches()[1])
-    figure.legend(
-        handles, names, loc="lower center", bbox_to_anchor=place, ncols=len(names), columnspacing=1.5
-    )
+    figure.legend(handles, names, loc="lower center", bbox_to_anchor=place, ncols=len(names), columnspacing=1.5)
     return figure
 
 

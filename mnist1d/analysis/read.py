@@ -161,9 +161,7 @@ def _from_sqlite(database: Path, wanted: _Wanted) -> _Parts:
             return pd.read_sql_query(query, connection, params=names)
 
         return _Parts(
-            ask(
-                "name, status, start_time AS started, end_time AS ended", "chosen JOIN runs USING (run_uuid)"
-            ),
+            ask("name, status, start_time AS started, end_time AS ended", "chosen JOIN runs USING (run_uuid)"),
             ask("key, value", "chosen JOIN params USING (run_uuid)"),
             ask("key, value", "chosen JOIN tags USING (run_uuid) WHERE key LIKE 'mnist1d.%'"),
             ask(f"key, {_VALUE}", "chosen JOIN latest_metrics USING (run_uuid)"),

@@ -12,9 +12,10 @@ from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from mnist1d.config.faults import Absent, ConfigError, Conflict, Fault, nearest, refuse
+from mnist1d.config.faults import Absent, ConfigError, Conflict, Fault, refuse
 from mnist1d.config.schema import Run
 from mnist1d.config.validate import validate
+from mnist1d.spelling import nearest, spelled
 
 if TYPE_CHECKING:  # Hydra takes 0.1 s to import: not for those who only want `Run`
     from hydra.core.override_parser.types import Override
@@ -35,14 +36,14 @@ def check(argv: Sequence[str], conf: Path = CONF) -> None:
         argv: the arguments, without the program's name.
         conf: folder of config.yaml and its groups.
 
-    Calls that train nothing (--help, --cfg, --info …) and those with a config of their own (--config-dir …)
-    are left to Hydra. torch is never imported.
+    Calls that train nothing (--help, --cfg, --info …) and those with a main config of their own (--config-path,
+    --config-name) are left to Hydra. torch is never imported.
     """
     from hydra._internal.utils import get_args_parser
 
     args = get_args_parser().parse_args(list(argv))
     asks = (args.help, args.hydra_help, args.cfg, args.info, args.shell_completion, args.experimental_rerun)
-    if any(asks) or any((args.config_path, args.config_name, args.config_dir)):
+    if any((*asks, args.config_path, args.config_name)):
         return
     if faults := command_faults(args, conf):
         refuse(faults)
@@ -55,13 +56,25 @@ def command_faults(args: Namespace, conf: Path) -> list[Fault]:
     from mnist1d.compose import Composer
 
     version.setbase("1.3")
-    overrides, unreadable = read(args.overrides)
-    examination = Examination(Composer.of(conf), found=[*unreadable, *contradictions(overrides)])
+    overrides, found = read(args.overrides)
+    found += contradictions(overrides)
+    if args.config_dir and not Path(args.config_dir).is_dir():
+        found.append(Fault("--config-dir", args.config_dir, "no such folder"))
+    examination = Examination(Composer.of(conf, _places(args.config_dir, overrides)), found)
     try:
         examination.examine(overrides, args.multirun)
     except Exception as error:  # whatever else Hydra or OmegaConf object to, in their words
         examination.found.append(_foreign(error))
     return ConfigError(examination.found).faults
+
+
+def _places(folder: str | None, overrides: "Iterable[Override]") -> Iterator[str]:
+    """Where Hydra looks for configs besides conf/."""
+    if folder and Path(folder).is_dir():
+        yield f"file://{Path(folder).absolute()}"
+    for override in overrides:
+        if override.key_or_group == "hydra.searchpath" and isinstance(places := override.value(), list):
+            yield from map(str, places)
 
 
 def read(texts: Iterable[str]) -> "tuple[list[Override], list[Fault]]":
@@ -73,12 +86,13 @@ def read(texts: Iterable[str]) -> "tuple[list[Override], list[Fault]]":
     overrides, faults = [], []
     for text in texts:
         try:
-            overrides.append(parse_override(text))
+            override = parse_override(text)
+            if not override.key_or_group:
+                raise HydraException
+            overrides.append(override)
         except HydraException:
             problem = "cannot be read" if "=" in text else "not of the form key=value"
-            faults.append(
-                Fault(text, Absent, problem, "key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'")
-            )
+            faults.append(Fault(text, Absent, problem, "key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'"))
     return overrides, faults
 
 
@@ -105,9 +119,7 @@ class Setting:
         """The setting that an override asks for."""
         if override.is_sweep_override():
             convert = override._convert_value
-            values = list(
-                zip(override.sweep_string_iterator(), map(convert, override.sweep_iterator()), strict=True)
-            )
+            values = list(zip(override.sweep_string_iterator(), map(convert, override.sweep_iterator()), strict=True))
         else:
             value: Any = override.value()
             values = [(override.get_value_element_as_str(), value)]
@@ -125,6 +137,25 @@ class Setting:
         half = MOST_VALUES // 2
         return self.values if len(self.values) <= MOST_VALUES else self.values[:half] + self.values[-half:]
 
+    def parts(self) -> "Iterator[Setting]":
+        """`data={seed:1}` as `data.seed=1`, which means the same."""
+        _, value = self.values[0]
+        if self.swept or not isinstance(value, dict) or not value:
+            yield self
+            return
+        for name, item in value.items():
+            yield from replace(self, key=f"{self.key}.{name}", values=[(spelled(item), item)]).parts()
+
+    def repeated(self) -> Iterator[Fault]:
+        """Faults of values that a sweep has twice: the same run would count as two."""
+        seen: set[str] = set()
+        for text, value in self.values if self.swept else ():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            known = str(float(value)) if number else spelled(value)
+            if known in seen:
+                yield Fault(self.key, text, "given twice")
+            seen.add(known)
+
 
 @dataclass
 class Examination:
@@ -137,14 +168,14 @@ class Examination:
     def examine(self, overrides: "list[Override]", multirun: bool) -> None:
         """Note all faults of `overrides`."""
         sound = [override for override in overrides if self._is_sound(override)]
-        self.hydra = [str(override.input_line) for override in sound if override.is_hydra_override()]
+        self._accept_hydra([override for override in sound if override.is_hydra_override()])
         typed = self._settings(override for override in sound if not override.is_hydra_override())
         master = self._master(typed)
         if multirun or str(master.hydra.mode).endswith("MULTIRUN"):
             settings = self._with_experiment(master, typed)
         else:
             settings = typed
-            self.found += [_not_swept(setting) for setting in typed if setting.swept]
+            self.found += [_not_swept(setting) for setting in typed if setting.swept and setting.key not in ONE_VALUE]
         self._examine_jobs(settings)
 
     def _is_sound(self, override: "Override") -> bool:
@@ -159,6 +190,8 @@ class Examination:
                 yield Fault(key, typed, "Hydra's own settings cannot be swept")
             elif self.composer.is_group(key) and override.value() not in [None, *self.composer.options(key)]:
                 yield self._no_option(key, typed)
+        elif override.package is not None:
+            yield Fault(override.get_key_element(), typed, "keys and groups stay in their place: leave out the @")
         elif override.is_delete():
             yield Fault(f"~{key}", Absent, "neither keys nor groups can be removed")
         elif override.is_add() and self.composer.is_group(key):
@@ -166,30 +199,56 @@ class Examination:
         elif override.is_interval_sweep():
             yield Fault(key, typed, "an interval has no list of values", "a,b,c or range(start,stop,step)")
 
+    def _accept_hydra(self, overrides: "list[Override]") -> None:
+        """Keep those of Hydra's own settings that it can compose; its groups decide which keys there are."""
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        for override in sorted(overrides, key=lambda override: not self.composer.is_group(override.key_or_group)):
+            hydra = [*self.hydra, str(override.input_line)]
+            try:
+                self.composer.base("config", hydra)
+                self.hydra = hydra
+            except (HydraException, OmegaConfBaseException) as error:
+                self.found.append(self._hydra_fault(override, error))
+
+    def _hydra_fault(self, override: "Override", error: Exception) -> Fault:
+        from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+        key, value = override.get_key_element(), Absent if override.is_delete() else _typed(override)
+        if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
+            known = self.composer.base("config", self.hydra).hydra_keys
+            return Fault(key, value, "no such key", nearest=nearest(override.key_or_group, known))
+        return Fault(key, value, _first_line(error.__cause__ or error))
+
     def _settings(self, overrides: "Iterable[Override]") -> list[Setting]:
         """Settings with their values (existing options only, of groups); a key given twice has all of its."""
         settings: dict[str, Setting] = {}
+        for setting in self._parts(overrides):
+            if setting.swept and setting.key in ONE_VALUE:
+                self.found.append(Fault(setting.key, setting.typed, "takes one value for a whole sweep"))
+            self.found += setting.repeated()
+            before = settings[setting.key].values if setting.key in settings else []
+            settings[setting.key] = replace(setting, values=[*before, *self._with_options(setting)])
+        return [setting for setting in settings.values() if setting.values]
+
+    def _parts(self, overrides: "Iterable[Override]") -> Iterator[Setting]:
         for override in overrides:
             setting = Setting.of(replace(override, config_loader=self.composer))
             if not setting.values:
-                self.found.append(
-                    Fault(setting.key, _typed(override), "matches nothing", self._listed(setting.key))
-                )
-            elif setting.swept and setting.key in ONE_VALUE:
-                self.found.append(Fault(setting.key, setting.typed, "takes one value for a whole sweep"))
-            else:
-                before = settings[setting.key].values if setting.key in settings else []
-                settings[setting.key] = replace(setting, values=[*before, *self._with_options(setting)])
-        return [setting for setting in settings.values() if setting.values]
+                self.found.append(Fault(setting.key, _typed(override), "matches nothing", self._listed(setting.key)))
+            yield from setting.parts() if setting.values else ()
 
     def _with_options(self, setting: Setting) -> list[tuple[str, Any]]:
         if not self.composer.is_group(setting.key):
             return setting.values
         options = self.composer.options(setting.key)
         good = [(text, value) for text, value in setting.values if text in options or isinstance(value, dict)]
-        self.found += [
-            self._no_option(setting.key, text) for text, value in setting.values if (text, value) not in good
-        ]
+        for text, value in setting.values:
+            if (text, value) not in good:
+                self.found.append(self._no_option(setting.key, text))
+            elif isinstance(value, dict) is self._is_choice(setting):
+                self.found.append(Fault(setting.key, setting.typed, "sweeps over options and over keys at once"))
         return good
 
     def _no_option(self, group: str, given: str) -> Fault:
@@ -246,16 +305,12 @@ class Examination:
         section, _, name = setting.key.partition(".")
         if name and self.composer.is_group(section):
             options = self.composer.options(section)
-            if owners := [
-                f"{section}={option}" for option in options if name in self.composer.keys(section, option)
-            ]:
+            if owners := [f"{section}={option}" for option in options if name in self.composer.keys(section, option)]:
                 chosen, verb = (
                     f"{section}={base.raw[section].get('name')}",
                     "has" if len(owners) == 1 else "have",
                 )
-                return Fault(
-                    setting.key, setting.typed, f"{chosen} has no such key, {' and '.join(owners)} {verb}"
-                )
+                return Fault(setting.key, setting.typed, f"{chosen} has no such key, {' and '.join(owners)} {verb}")
         groups = [group for group in self.composer.list_groups("") if group != "hydra"]
         close = nearest(setting.key, [*base.keys, *groups])
         return Fault(f"{'+' * setting.added}{setting.key}", setting.typed, "no such key", nearest=close)
@@ -268,9 +323,7 @@ class Examination:
             self.found += [fault for _, own in faults for fault in own]
             if values := [value for value, own in faults if not own]:
                 # Only keys of model and data meet in rules over several keys: of others, one value will do.
-                good.append(
-                    (setting.key, values if setting.key.startswith(("model.", "data.")) else values[:1])
-                )
+                good.append((setting.key, values if setting.key.startswith(("model.", "data.")) else values[:1]))
         keys = [key for key, _ in good]
         for combination in islice(product(*(values for _, values in good)), MOST_COMBINATIONS):
             self.found += _faults(base, dict(zip(keys, combination, strict=True)))
@@ -281,10 +334,11 @@ class Examination:
         profiles = list(base.raw.get("profiles") or ()) or _profiles()
         if key == "profile" and value not in profiles:
             return [Fault(key, value, f"must be one of {', '.join(profiles)}")]
-        if name == "name" and self.composer.is_group(section) and value != base.raw[section].get("name"):
-            return [
-                Fault(key, value, f"follows from the group: type {section}={value}", self._listed(section))
-            ]
+        chosen = base.raw[section].get("name") if isinstance(base.raw[section], dict) else None
+        given = value.get("name", chosen) if isinstance(value, dict) and not name else value
+        if name in ("", "name") and chosen is not None and self.composer.is_group(section) and given != chosen:
+            text = f"follows from the group: type {section}={given}"
+            return [Fault(f"{section}.name", given, text, self._listed(section))]
         own = [fault for fault in _faults(base, {key: value}) if not isinstance(fault, Conflict)]
         return [fault for fault in own if f"{key}.".startswith(f"{fault.key}.")]
 
@@ -297,7 +351,7 @@ def _faults(base: "Base", changes: dict[str, Any]) -> list[Fault]:
     except ConfigError as error:
         return error.faults
     except OmegaConfBaseException as error:
-        return [Fault(str(error.full_key), Absent, str(error).partition("\n")[0])]
+        return [Fault(str(error.full_key), Absent, _first_line(error))]
     return []
 
 
@@ -310,9 +364,7 @@ def _typed(override: "Override") -> str:
 
 
 def _not_swept(setting: Setting) -> Fault:
-    return Fault(
-        setting.key, setting.typed, "several values: add -m to sweep over them, or type a list as key=[a,b]"
-    )
+    return Fault(setting.key, setting.typed, "several values: add -m to sweep over them, or type a list as key=[a,b]")
 
 
 def _not_added(key: str, typed: str) -> Fault:
@@ -320,5 +372,8 @@ def _not_added(key: str, typed: str) -> Fault:
 
 
 def _foreign(error: Exception) -> Fault:
-    first_line = str(error).strip().partition("\n")[0]
-    return Fault("config", Absent, first_line or type(error).__name__)
+    return Fault("config", Absent, _first_line(error))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

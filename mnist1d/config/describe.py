@@ -33,9 +33,7 @@ def _items(annotation: Any) -> str:
 
 
 def _unpacked(metadata: Iterable[Any]) -> list[Any]:
-    return [
-        limit for item in metadata for limit in (item.metadata if isinstance(item, FieldInfo) else [item])
-    ]
+    return [limit for item in metadata for limit in (item.metadata if isinstance(item, FieldInfo) else [item])]
 
 
 def _limits(metadata: list[Any]) -> str:

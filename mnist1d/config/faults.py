@@ -3,8 +3,9 @@
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, NoReturn
+
+from mnist1d.spelling import spelled
 
 MOST_LINES = 30
 
@@ -74,32 +75,3 @@ def refuse(faults: Iterable[Fault]) -> NoReturn:
     """Print all faults to stderr and end the program with status 2."""
     print(ConfigError(faults), file=sys.stderr)
     raise SystemExit(2)
-
-
-def spelled(value: Any) -> str:
-    """`value` as it is typed on Hydra's command line."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{','.join(spelled(item) for item in value)}]"
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{spelled(item)}' for key, item in value.items())}}}"
-    return str(value)
-
-
-def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:
-    """At most three of `known` that resemble `word`: the same last part, else a similar one."""
-    known = list(known)
-    section, _, tail = word.rpartition(".")
-    by_tail: dict[str, list[str]] = {}
-    for key in known:
-        by_tail.setdefault(key.rpartition(".")[2], []).append(key)
-    beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
-    found = (
-        by_tail.get(tail)
-        or [beside[match] for match in get_close_matches(tail, beside, cutoff=0.7)]
-        or [key for match in get_close_matches(tail, by_tail, cutoff=0.7) for key in by_tail[match]]
-    )
-    return tuple(found[:3])

@@ -33,9 +33,7 @@ class Section(BaseModel):
     @model_validator(mode="after")
     def _refuse_conflicts(self) -> Self:
         if faults := list(self.conflicts()):
-            raise PydanticCustomError(
-                "conflict", "{text}", {"text": "\n".join(map(str, faults)), "faults": faults}
-            )
+            raise PydanticCustomError("conflict", "{text}", {"text": "\n".join(map(str, faults)), "faults": faults})
         return self
 
 
@@ -58,9 +56,7 @@ class Data(Section):
     final_seq_length: int = Field(ge=2, description="positions of a sample after resampling")
     seed: Seed = Field(description="seed of the generator")
     label_noise: Share = Field(description="share of training labels that are replaced by random ones")
-    label_noise_mode: Literal["redraw", "flip"] = Field(
-        description="redraw may hit the true label, flip never does"
-    )
+    label_noise_mode: Literal["redraw", "flip"] = Field(description="redraw may hit the true label, flip never does")
     shuffle_features: bool = Field(description="permute the positions, the same way for all samples")
     feature_seed: Seed = Field(description="seed of that permutation")
     feature_order: Literal["original", "reversed", "half_swapped", "chunk_shuffled"] = Field(
@@ -69,9 +65,7 @@ class Data(Section):
     chunk_length: Positive = Field(description="positions in a chunk of chunk_shuffled")
     val_split: float = Field(ge=0, lt=1, description="share of the training data held out for validation")
     batch_size: Positive = Field(description="samples in an optimiser step")
-    batch_order: Literal["sequential", "shuffled"] = Field(
-        description="stored order, or reshuffled each epoch"
-    )
+    batch_order: Literal["sequential", "shuffled"] = Field(description="stored order, or reshuffled each epoch")
     stream: bool = Field(description="draw fresh training samples for every step")
 
     @property
@@ -109,9 +103,7 @@ class Data(Section):
         low, high = self.padding
         if low > high:
             text = "the first number must not exceed the second"
-            yield Conflict(
-                "data.padding", self.padding, text, f"two whole numbers in order, as [{high},{low}]"
-            )
+            yield Conflict("data.padding", self.padding, text, f"two whole numbers in order, as [{high},{low}]")
         elif self.max_translation > self.padded_len:
             text = f"shifts by more than the {self.padded_len} points of a padded template"
             limit = f"a whole number from 1 to {self.padded_len} (template_len + the larger padding)"
@@ -132,17 +124,11 @@ class Data(Section):
 class Architecture(BaseModel):
     """Keys of the shipped architectures. A model of your own may use these, with these types, and others."""
 
-    hidden: Positive = Field(
-        description="hidden units: of each layer (mlp), of the state in each direction (gru)"
-    )
+    hidden: Positive = Field(description="hidden units: of each layer (mlp), of the state in each direction (gru)")
     residual: bool = Field(description="skip connection round the second hidden layer")
     channels: Positive = Field(description="channels of every convolution")
-    kernel_sizes: Annotated[list[Positive], Field(min_length=1)] = Field(
-        description="width of each convolution"
-    )
-    pooling: Literal["none", "stride", "max", "avg", "l2"] = Field(
-        description="how a layer halves the length"
-    )
+    kernel_sizes: Annotated[list[Positive], Field(min_length=1)] = Field(description="width of each convolution")
+    pooling: Literal["none", "stride", "max", "avg", "l2"] = Field(description="how a layer halves the length")
 
 
 def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
@@ -189,9 +175,7 @@ class Model(Section, extra="allow"):
             lengths.append(convolved_length(lengths[-1], kernel, extra["pooling"]))
             if lengths[-1] < 1:
                 text = f"leaves no position of {self.input_size} with model.pooling={extra['pooling']}"
-                yield Conflict(
-                    "model.kernel_sizes", extra["kernel_sizes"], text, "fewer or narrower convolutions"
-                )
+                yield Conflict("model.kernel_sizes", extra["kernel_sizes"], text, "fewer or narrower convolutions")
                 return
 
 
@@ -271,9 +255,7 @@ class Run(Section):
         if self.experiment is None and self.profile != "paper":
             yield Conflict("profile", self.profile, "has no meaning without experiment=NAME")
         if self.experiment is not None and self.profile not in self.profiles:
-            yield Conflict(
-                "profile", self.profile, f"experiment {self.experiment} has none", ", ".join(self.profiles)
-            )
+            yield Conflict("profile", self.profile, f"experiment {self.experiment} has none", ", ".join(self.profiles))
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

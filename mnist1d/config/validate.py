@@ -1,14 +1,15 @@
 """From plain values to a `Run`, or to the list of everything that is wrong with them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from mnist1d.config.describe import allowed
-from mnist1d.config.faults import Absent, ConfigError, Fault, nearest
+from mnist1d.config.faults import Absent, ConfigError, Fault, refuse
 from mnist1d.config.schema import SGD, Adam, Architecture, Data, Model, Run, Tracking, Trainer
+from mnist1d.spelling import nearest
 
 _SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "model": (Model, Architecture),
@@ -24,6 +25,19 @@ def parse(cfg: DictConfig) -> Run:
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     values.pop("hydra", None)
     return validate(values)
+
+
+def parse_or_refuse(configs: Iterable[DictConfig]) -> list[Run]:
+    """The typed forms of composed configs; the faults of all go to stderr, and the program ends with status 2."""
+    runs, faults = [], []
+    for cfg in configs:
+        try:
+            runs.append(parse(cfg))
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        refuse(faults)
+    return runs
 
 
 def validate(values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Run:
@@ -52,12 +66,13 @@ def translated(error: ValidationError, values: Mapping[str, Any]) -> Iterator[Fa
         if detail["type"] == "conflict":
             yield from detail["ctx"]["faults"]
         else:
-            yield _fault(detail["type"], _path(detail["loc"]), values)
+            yield _fault(detail["type"], detail["loc"], values)
 
 
-def _fault(kind: str, path: list[str], values: Mapping[str, Any]) -> Fault:
+def _fault(kind: str, loc: tuple[int | str, ...], values: Mapping[str, Any]) -> Fault:
+    path = _path(loc)
     key = ".".join(path)
-    if kind == "missing":
+    if kind == "missing" and isinstance(loc[-1], str):  # else a list is too short
         return Fault(key, Absent, "is missing")
     if kind == "extra_forbidden":
         return Fault(key, Absent, "no such key", nearest=nearest(key, schema_keys()))
@@ -93,11 +108,7 @@ def schema_keys() -> list[str]:
     """Every dotted key that has a type and limits; those of single architectures and optimisers included."""
     keys = [name for name in Run.model_fields if name not in _SECTIONS]
     for section, owners in _SECTIONS.items():
-        keys += [
-            f"{section}.{field.alias or name}"
-            for owner in owners
-            for name, field in owner.model_fields.items()
-        ]
+        keys += [f"{section}.{field.alias or name}" for owner in owners for name, field in owner.model_fields.items()]
     return list(dict.fromkeys(keys))
 
 

@@ -195,9 +195,7 @@ def _span(steps: int, elements: int) -> int:
     return math.ceil(steps / math.ceil(steps / longest))
 
 
-def _backpropagate(
-    cell: Tensor, states: Tensor, d_states: Tensor, with_inputs: bool
-) -> tuple[Tensor, Tensor | None]:
+def _backpropagate(cell: Tensor, states: Tensor, d_states: Tensor, with_inputs: bool) -> tuple[Tensor, Tensor | None]:
     """Gradients of the cells and, if wanted, of what they read, [step, cell, 1, batch]."""
     cells, steps, batch = len(cell), states.shape[1] - 1, states.shape[3]
     hidden = cell.shape[2] - 2

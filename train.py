@@ -32,9 +32,7 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     Returns what Hydra's sweepers want: the final test accuracy, for a list one per config, nan for a failed run.
     """
     configs = config if isinstance(config, list) else [config]
-    runs = [
-        parse(config) for config in configs
-    ]  # every fault is known before torch is imported, which takes seconds
+    runs = [parse(config) for config in configs]  # every fault is known before torch is imported, which takes seconds
 
     from mnist1d.fit import fit, quiet
     from mnist1d.sweep import Sweep

@@ -58,9 +58,7 @@ class Batches:
         generators: one per member (CPU), used only when shuffled.
     """
 
-    def __init__(
-        self, x: Tensor, y: Tensor, size: int, shuffled: bool, generators: Sequence[torch.Generator]
-    ) -> None:
+    def __init__(self, x: Tensor, y: Tensor, size: int, shuffled: bool, generators: Sequence[torch.Generator]) -> None:
         self.x, self.y, self.size, self.shuffled, self.generators = x, y, size, shuffled, list(generators)
         self.members, self.rows = len(self.generators), x.shape[1]
         self.order: Tensor | None = None  # [N, rows], this epoch's permutations

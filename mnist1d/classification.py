@@ -1,4 +1,4 @@
-"""Classification of N runs at once: the LightningModule of a stack (paper, section 3.1; protocols: fixed steps)."""
+"""Classification of N runs at once: the LightningModule of a stack, for a fixed number of steps (paper, Table 1)."""
 
 import math
 from bisect import bisect_right

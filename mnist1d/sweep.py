@@ -173,9 +173,7 @@ class Sweep:
         self._terminal.failures([(self.names[index], why) for index, why in sorted(self._reasons.items())])
         name = self._title if self._parent else self.names[0]
         place = self.runs[0].tracking
-        self._terminal.where(
-            uri=place.uri, experiment=place.experiment, sweep=name, commands=self._next_commands()
-        )
+        self._terminal.where(uri=place.uri, experiment=place.experiment, sweep=name, commands=self._next_commands())
 
     def _next_commands(self) -> list[str]:
         """What one would type next: the same again for failed runs, the figure of an experiment, more seeds."""

@@ -67,13 +67,9 @@ class Store:
         all_tags = {"mnist1d.fingerprint": fingerprint or print_, "mnist1d.sweep": "s1", **(tags or {})}
         client = self.client
         folder = client.get_experiment_by_name(self.folder)
-        folder_id = (
-            folder.experiment_id if folder else client.create_experiment(self.folder, "file:///unused")
-        )
+        folder_id = folder.experiment_id if folder else client.create_experiment(self.folder, "file:///unused")
         run_id = client.create_run(folder_id, run_name="a run").info.run_id
-        points = [
-            (key, step, value) for key, curve in (curves or {}).items() for step, value in curve.items()
-        ]
+        points = [(key, step, value) for key, curve in (curves or {}).items() for step, value in curve.items()]
         points += [(key, 500, value) for key, value in (finals or {}).items()]
         self.client.log_batch(
             run_id,
@@ -153,9 +149,7 @@ def rows_of(store: Store) -> dict[tuple[str, str], classification.Row]:
 
 
 def both_roads(store: Store, metrics: tuple[str, ...] = (), **wanted: str | None) -> list[read.Runs]:
-    asked = read._Wanted(
-        **{"experiment": None, "sweep": None, "folder": store.folder} | wanted, metrics=metrics
-    )
+    asked = read._Wanted(**{"experiment": None, "sweep": None, "folder": store.folder} | wanted, metrics=metrics)
     parts = [read._from_sqlite(store.path, asked), read._from_client(store.uri, asked)]
     return [read._assemble(part, metrics) for part in parts]
 
@@ -262,9 +256,7 @@ def test_a_store_with_write_ahead_logging_is_read_while_it_is_written(database):
         writer.execute("PRAGMA journal_mode=WAL")
         store.add(seed=0)
         writer.execute("BEGIN IMMEDIATE")
-        assert (
-            len(read._assemble(read._from_sqlite(store.path, read._Wanted(None, None, "wal", ())), ())) == 1
-        )
+        assert len(read._assemble(read._from_sqlite(store.path, read._Wanted(None, None, "wal", ())), ())) == 1
 
 
 def test_a_file_that_is_no_database_is_an_error_with_its_name(tmp_path):
@@ -338,9 +330,7 @@ def test_the_page_leaves_every_number_on_disk(full, tmp_path):
     assert names == {"figure.svg", "figure.png", "table.md", "table.csv", "runs.csv"}
     assert all(path.stat().st_size > 100 for path in page.paths)
     with (tmp_path / "new" / "runs.csv").open() as file:
-        lines = [
-            line for line in csv.DictReader(file) if line["model.name"] == "cnn" and line["arm"] == "plain"
-        ]
+        lines = [line for line in csv.DictReader(file) if line["model.name"] == "cnn" and line["arm"] == "plain"]
     assert [line["test/acc_final"][:4] for line in lines if line["data.val_split"] == "0.0"] == [
         "0.92",
         "0.93",
@@ -467,15 +457,12 @@ def test_analyze_can_be_held_to_one_profile(few, tmp_path, capsys):
 
 
 def test_analyze_reports_all_faults_of_a_command_line_with_the_nearest_word(capsys):
-    assert (
-        analyze.main(["experimnt=classification", "profile=quik", "experiment=classifcation", "output"]) == 2
-    )
+    assert analyze.main(["experimnt=classification", "profile=quik", "experiment=classifcation", "output"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "experimnt=classification: no key 'experimnt'; did you mean experiment. "
         "Keys: experiment, profile, output, tracking.uri, tracking.experiment",
         "profile=quik: no profile 'quik'; did you mean quick. Allowed: smoke, quick, paper",
-        "experiment=classifcation: no experiment 'classifcation'; did you mean classification. "
-        "Allowed: classification",
+        "experiment=classifcation: no experiment 'classifcation'; did you mean classification. Allowed: classification",
         "output: a value is needed, as in output=VALUE",
     ]
 

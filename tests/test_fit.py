@@ -56,9 +56,7 @@ def test_blocks_end_at_every_evaluation_and_are_never_too_long(max_steps: int, e
 
 
 def test_global_step_counts_optimiser_steps_of_one_member(make_run: MakeRun) -> None:
-    runs = [
-        make_run(*SMALL, "trainer.max_steps=37", "trainer.eval_every=10", f"seed={seed}") for seed in range(3)
-    ]
+    runs = [make_run(*SMALL, "trainer.max_steps=37", "trainer.eval_every=10", f"seed={seed}") for seed in range(3)]
     module = StackedClassification(runs)
     fitter = trainer(max_steps=37)
     fitter.fit(module, datamodule=StackData(runs))
@@ -69,9 +67,7 @@ def test_global_step_counts_optimiser_steps_of_one_member(make_run: MakeRun) -> 
 
 
 def test_metrics_are_those_of_the_trained_members(make_run: MakeRun) -> None:
-    runs = [
-        make_run(*SMALL, "trainer.max_steps=30", "data.val_split=0.2", f"seed={seed}") for seed in range(2)
-    ]
+    runs = [make_run(*SMALL, "trainer.max_steps=30", "data.val_split=0.2", f"seed={seed}") for seed in range(2)]
     module = fit_once(stack_of(runs), [])
     data = StackData(runs)
     data.setup()
@@ -104,12 +100,8 @@ def test_final_metrics_are_last_best_and_selected_on_validation_data() -> None:
 
 # The advice is to save weights from before the update; after it is what a resume wants.
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization:UserWarning")
-@pytest.mark.filterwarnings(
-    "ignore:Checkpoint directory .* exists and is not empty:UserWarning"
-)  # it should be
-@pytest.mark.parametrize(
-    "kind", ["data.batch_order=shuffled", "data.batch_order=sequential", "data.stream=true"]
-)
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")  # it should be
+@pytest.mark.parametrize("kind", ["data.batch_order=shuffled", "data.batch_order=sequential", "data.stream=true"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_a_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(
     make_run: MakeRun, tmp_path: Path, kind: str, optimizer: str
@@ -150,9 +142,7 @@ def test_a_diverging_member_fails_alone(make_run: MakeRun) -> None:
 
 
 def test_a_stack_in_which_all_diverge_stops_early(make_run: MakeRun) -> None:
-    run = make_run(
-        *SMALL, "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_steps=5000", "trainer.eval_every=10"
-    )
+    run = make_run(*SMALL, "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_steps=5000", "trainer.eval_every=10")
     module = fit_once(stack_of([run]), [])
     assert module.histories[0].failure is not None
     assert module.histories[0].final() == {}
@@ -168,9 +158,7 @@ class Hungry(pl.Callback):
     def on_train_start(self, _trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, StackedClassification)
         if module.model.size > self.most:
-            raise RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory"
-            )
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory")
 
 
 def test_a_stack_that_does_not_fit_is_halved_until_it_does(make_run: MakeRun) -> None:

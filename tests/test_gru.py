@@ -51,9 +51,7 @@ def assert_stack_equals_members(models: list[GRU], x: Tensor, tolerance: float) 
         torch.testing.assert_close(logits[i], own_logits, rtol=0, atol=tolerance)
         torch.testing.assert_close(grad(x)[i], grad(own_x), rtol=0, atol=tolerance)
         for name, parameter in model.named_parameters():
-            torch.testing.assert_close(
-                grad(params[name])[i], grad(parameter), rtol=0, atol=tolerance, msg=name
-            )
+            torch.testing.assert_close(grad(params[name])[i], grad(parameter), rtol=0, atol=tolerance, msg=name)
 
 
 def test_default_size_is_the_papers() -> None:

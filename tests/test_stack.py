@@ -41,9 +41,7 @@ def runs(request: pytest.FixtureRequest, make_run: MakeRun) -> list[Run]:
         ("3", "0.001", "0.5", "8"),
     ]
     return [
-        make_run(
-            *overrides, f"seed={seed}", f"optimizer.lr={lr}", f"data.label_noise={noise}", f"data.seed={data}"
-        )
+        make_run(*overrides, f"seed={seed}", f"optimizer.lr={lr}", f"data.label_noise={noise}", f"data.seed={data}")
         for seed, lr, noise, data in values
     ]
 

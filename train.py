@@ -15,7 +15,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mnist1d.config import check, parse
+from mnist1d.config import check, parse_or_refuse
 
 # OpenMP threads wait for each other by spinning. On a busy machine the one waited for may not be running at all, and
 # a step takes twenty times as long; after half a millisecond of spinning a thread had better sleep.
@@ -32,7 +32,7 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     Returns what Hydra's sweepers want: the final test accuracy, for a list one per config, nan for a failed run.
     """
     configs = config if isinstance(config, list) else [config]
-    runs = [parse(config) for config in configs]  # every fault is known before torch is imported, which takes seconds
+    runs = parse_or_refuse(configs)  # every fault is known before torch is imported, which takes seconds
 
     from mnist1d.fit import fit, quiet
     from mnist1d.sweep import Sweep

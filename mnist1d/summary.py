@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from mnist1d.analysis.intervals import Interval, t_interval
+from mnist1d.spelling import spelled
 
 SEEDS = ("seed", "data.seed")
 # Keys that follow from another one: naming both would say the same thing twice.
@@ -43,25 +44,12 @@ class Row:
     metrics: dict[str, Interval]
 
 
-def text(value: object) -> str:
-    """`value` as one would write it on Hydra's command line: true, null, [5,3,3], 1e-08."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(text, value)) + "]"
-    return str(value)
-
-
 _WORDS = {"null": None, "None": None, "true": True, "True": True, "false": False, "False": False}
 
 
 @lru_cache(maxsize=4096)
 def typed(text: str) -> Any:
-    """The inverse of `text`; understands Python's spelling (None, True) as well."""
+    """The inverse of `spelled`; understands Python's spelling (None, True) as well."""
     if text in _WORDS:
         return _WORDS[text]
     if text[:1] == "[" and text[-1:] == "]" and "[" not in text[1:]:
@@ -77,7 +65,7 @@ def settings(runs: Sequence[Flat]) -> list[list[int]]:
     groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for index, flat in enumerate(runs):
         kept = (key for key in flat if key not in SEEDS)
-        groups.setdefault(tuple((key, text(flat[key])) for key in sorted(kept)), []).append(index)
+        groups.setdefault(tuple((key, spelled(flat[key])) for key in sorted(kept)), []).append(index)
     return list(groups.values())
 
 
@@ -90,8 +78,8 @@ def swept_keys(runs: Sequence[Flat]) -> list[str]:
     values: dict[str, dict[str, set[str]]] = {}  # key -> model, or "" for any -> values
     for flat in runs:
         for key, value in flat.items():
-            model = text(flat.get("model.name")) if key.startswith("model.") and key != "model.name" else ""
-            values.setdefault(key, {}).setdefault(model, set()).add(text(value))
+            model = spelled(flat.get("model.name")) if key.startswith("model.") and key != "model.name" else ""
+            values.setdefault(key, {}).setdefault(model, set()).add(spelled(value))
     differ = [key for key, by_model in values.items() if max(map(len, by_model.values())) > 1]
     kept = [key for key in differ if FOLLOWS.get(key) not in differ]
     return sorted(kept, key=lambda key: key in SEEDS)
@@ -124,8 +112,8 @@ def run_names(flats: Sequence[Flat], swept: Sequence[str]) -> list[str]:
 
 
 def _name(flat: Flat, swept: Sequence[str], short: Mapping[str, str]) -> str:
-    model = [text(flat["model.name"])] if "model.name" in flat else []
-    parts = [f"{short[key]}={text(flat[key])}" for key in swept if key != "model.name"]
+    model = [spelled(flat["model.name"])] if "model.name" in flat else []
+    parts = [f"{short[key]}={spelled(flat[key])}" for key in swept if key != "model.name"]
     return " ".join(model + parts) or "run"
 
 
@@ -205,7 +193,7 @@ def as_metrics(rows: Sequence[Row], most: int = 20) -> dict[str, float]:
     }
     short = labels(dict.fromkeys(key for row in rows for key in row.setting), [])
     for row in rows[:most]:
-        words = " ".join(f"{short[key]} {text(value)}" for key, value in row.setting.items())
+        words = " ".join(f"{short[key]} {spelled(value)}" for key, value in row.setting.items())
         ending = f"/{_NOT_IN_NAMES.sub('_', words)}" if words else ""
         for name, interval in row.metrics.items():
             parts = {"mean": interval.mean, "low": interval.low, "high": interval.high}
@@ -225,7 +213,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     if records:
         writer.writerow(records[0])
     for record in records:
-        writer.writerow("" if value is None else text(value) for value in record.values())
+        writer.writerow("" if value is None else spelled(value) for value in record.values())
     return out.getvalue()
 
 
@@ -235,7 +223,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     lines = [_line([*keys, *names, "n", "failed"]), _line(["---"] * (len(keys) + len(names) + 2))]
     for row in rows:
-        values = [text(row.setting[key]) if key in row.setting else "–" for key in keys]
+        values = [spelled(row.setting[key]) if key in row.setting else "–" for key in keys]
         numbers = [_bracket(row.metrics.get(name)) for name in names]
         lines.append(_line([*values, *numbers, str(row.n), str(row.failed)]))
     return "\n".join(lines) + "\n"

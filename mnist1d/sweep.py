@@ -18,6 +18,7 @@ from mnist1d.classification import History, StackedClassification
 from mnist1d.config import Run
 from mnist1d.cost import expected_seconds, most_members
 from mnist1d.plan import Stack, fingerprint, plan
+from mnist1d.spelling import spelled
 from mnist1d.terminal import Progress, Terminal
 from mnist1d.tracking import Recorder, Status, TrackingError
 
@@ -191,7 +192,7 @@ class Sweep:
         """The command line that trains one run alone: what was asked for, the swept keys with this run's values."""
         swept = {("model" if key == "model.name" else key): flat[key] for key in self._swept if key in flat}
         asked = [text for text in self.hydra.overrides.task if text.partition("=")[0] not in swept]
-        values = [f"{key}={summary.text(value)}" for key, value in swept.items()]
+        values = [f"{key}={spelled(value)}" for key, value in swept.items()]
         return shlex.join(["python", "train.py", *asked, *values])
 
     def _swept_keys(self) -> list[str]:

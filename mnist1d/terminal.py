@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist1d import summary
 from mnist1d.analysis.intervals import Interval
+from mnist1d.spelling import spelled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -264,7 +265,7 @@ def _key_columns(rows: Sequence[summary.Row]) -> Columns:
 
 
 def _cell(setting: dict[str, Any], key: str) -> str:
-    return summary.text(setting[key]) if key in setting else "–"
+    return spelled(setting[key]) if key in setting else "–"
 
 
 def _table(keys: Columns, numbers: Columns) -> Table:

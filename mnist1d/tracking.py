@@ -42,6 +42,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist1d import provenance, summary
+from mnist1d.spelling import spelled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,7 +139,7 @@ class Recorder:
     def start(self, run: Flattens, *, parent: str | None, name: str, tags: Mapping[str, str]) -> str:
         """Create a run with its config as params, written as on Hydra's command line; returns its run id."""
         config = run.flat()
-        params = [Param(key, summary.text(value)) for key, value in config.items()]
+        params = [Param(key, spelled(value)) for key, value in config.items()]
         family = {PARENT_TAG: parent, SWEEP_TAG: self._sweeps.get(parent, parent)} if parent else {}
         with self._recording():
             run_id = self._create(name, {KIND_TAG: "run", **family, **tags})

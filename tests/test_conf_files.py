@@ -99,7 +99,7 @@ def test_an_experiment_composes_in_every_profile(file: Path, profile: str, compo
 
 
 def test_a_models_yaml_reaches_its_documented_size(composer: Composer) -> None:
-    """The numbers in the files' first lines, counted from their keys (protocols.md 2 and 5)."""
+    """The numbers in the files' first lines, counted from their keys."""
     sizes = {}
     for option in ("logistic", "mlp", "cnn", "gru"):
         first_line = (CONF / "model" / f"{option}.yaml").read_text().splitlines()[0]

@@ -369,7 +369,7 @@ def test_a_model_in_a_folder_of_ones_own_is_checked_alike(
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "own.yaml").write_text(OWN_MODEL)
     folder = flag.format(tmp_path)
-    check([folder, "-m", "model=own,mlp", "seed=0,1"])
+    check(["-m", folder, "model=own,mlp", "seed=0,1"])
     with pytest.raises(SystemExit) as stop:
         check([folder, "model=own", "model.dept=2", "model.dropout=true", "data.label_noise=2", "optimizer=sdg"])
     assert stop.value.code == 2

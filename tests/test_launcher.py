@@ -171,6 +171,7 @@ def test_plain_values_equal_the_resolved_config(
     expected = {k: v for k, v in OmegaConf.to_container(cfg, resolve=False).items() if k != "hydra"}  # type: ignore[union-attr]
     OmegaConf.resolve(slim := OmegaConf.create(expected))
     values = composer.quick_values(master, overrides)
+    assert values is not None
     assert values == OmegaConf.to_container(slim)
     assert composer.base_of(master, overrides).config(values) == slim
 

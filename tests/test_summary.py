@@ -9,6 +9,7 @@ import pytest
 
 from mnist1d import summary
 from mnist1d.analysis.intervals import t_interval
+from mnist1d.spelling import spelled
 
 
 def flat(seed: int = 0, *, name: str = "mlp", **changed: object) -> dict[str, object]:
@@ -77,7 +78,7 @@ def test_false_true_and_one_are_different_values() -> None:
     ],
 )
 def test_values_are_written_as_on_the_command_line(value: object, written: str) -> None:
-    assert summary.text(value) == written
+    assert spelled(value) == written
 
 
 def test_a_setting_is_a_config_without_its_seeds() -> None:
@@ -187,4 +188,4 @@ def test_a_models_own_default_is_not_swept_but_its_sweep_is():
 
 @pytest.mark.parametrize("known", [None, True, False, 3, 0.15, 1e-08, (5, 3, 3), "mlp", "mnist1d.models.MLP"])
 def test_typed_is_the_inverse_of_text(known: object) -> None:
-    assert summary.typed(summary.text(known)) == known
+    assert summary.typed(spelled(known)) == known

@@ -7,6 +7,7 @@
 Reading order: conf/config.yaml, this file, mnist1d/fit.py (Lightning's `trainer.fit`), mnist1d/classification.py.
 """
 
+import gc
 import os
 import sys
 from typing import Any
@@ -18,8 +19,8 @@ from omegaconf import DictConfig
 from mnist1d.config import check, parse_or_refuse
 
 # OpenMP threads wait for each other by spinning. On a busy machine the one waited for may not be running at all, and
-# a step takes twenty times as long; after half a millisecond of spinning a thread had better sleep.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# a step takes twenty times as long; after a millisecond or two of spinning a thread had better sleep.
+os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 failures: list[str] = []
 """Names of the runs that failed in this process; the program then ends with exit status 1."""
@@ -34,10 +35,12 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     configs = config if isinstance(config, list) else [config]
     runs = parse_or_refuse(configs)  # every fault is known before torch is imported, which takes seconds
 
+    gc.disable()  # a quarter of the time that torch, Lightning and MLflow take to import is garbage collection
     from mnist1d.fit import fit, quiet
     from mnist1d.sweep import Sweep
     from mnist1d.tracking import TrackingError
 
+    gc.enable()
     quiet()
     try:
         with Sweep(runs, HydraConfig.get()) as sweep:

@@ -62,11 +62,12 @@ def train_steps(
         The members' mean cross-entropy on their mini-batches, before each update, ``[len(steps), N]``.
     """
     losses = []
+    ones = next(model.parameters()).new_ones(model.size)
     for step in steps:
         x, y = batches(step)
         loss = cross_entropy_stacked(model(x), y)  # [N]
         optimizer.zero_grad()
-        loss.sum().backward()  # d(sum)/d(member) is the member's own gradient
+        loss.backward(ones)  # the gradient of the sum: by a member's weights, the member's own
         optimizer.step()
         losses.append(loss.detach())
     return torch.stack(losses)

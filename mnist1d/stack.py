@@ -62,17 +62,21 @@ class StackedModel(nn.Module):
     @property
     def params(self) -> dict[str, Tensor]:
         """Leaves ``[N, *shape]`` under the plain module's own names."""
-        return {name: self.get_parameter(_flat(name)) for name in self._param_names}
+        return {name: getattr(self, _flat(name)) for name in self._param_names}
 
     @property
     def stacked_buffers(self) -> dict[str, Tensor]:
         """Buffers ``[N, *shape]`` under the plain module's own names."""
         return {name: self.get_buffer(_flat(name)) for name in self._buffer_names}
 
+    def train(self, mode: bool = True) -> "StackedModel":
+        """Training or evaluation mode, for the members as well."""
+        self.template.train(mode)
+        return super().train(mode)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``[N, batch, num_classes]`` for inputs ``[N, batch, length]``; row n goes to member n."""
         template = self.template
-        template.train(self.training)
         twin = getattr(type(template), "forward_stacked", None)
         if twin is not None:
             logits: Tensor = twin(template, self.params, x)

@@ -1,12 +1,10 @@
-"""The reference's way, to compare with: one run at a time, a plain PyTorch loop or an ordinary Lightning fit."""
+"""The reference's way, to compare with: one run at a time in a plain PyTorch loop."""
 
 from collections.abc import Callable
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from mnist1d.config import Run
 from mnist1d.data import load
@@ -66,40 +64,3 @@ def _evaluate(model: nn.Module, splits: dict[str, tuple[Tensor, Tensor]]) -> flo
         F.cross_entropy(logits, y).item()
         accuracy = (logits.argmax(1) == y).float().mean().item()
     return accuracy
-
-
-class OrdinaryModule(pl.LightningModule):
-    """One run as Lightning's own examples write it."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self.lr = run.optimizer.lr
-        self.model = build_member(lambda: make_model(run.model), run.seed)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        """Mean cross-entropy of the mini-batch."""
-        x, y = batch
-        return F.cross_entropy(self.model(x), y)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, PyTorch's defaults."""
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
-
-
-def lightning_fit(run: Run) -> Callable[[int], None]:
-    """``take(steps)``: so many more steps by one Trainer for one run, data from a DataLoader."""
-    module = OrdinaryModule(run)
-    loader = DataLoader(TensorDataset(*tensors(run)["train"]), batch_size=run.data.batch_size)
-
-    def take(steps: int) -> None:
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            max_steps=steps,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(module, loader)
-
-    return take

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.plain import lightning_fit, plain_loop
+from bench.ordinary import lightning_fit
+from bench.plain import plain_loop
 from bench.timing import Timing, Variant, side_by_side
 from mnist1d.blocks import StackData
 from mnist1d.classification import StackedClassification, train_steps

@@ -18,7 +18,7 @@ from mnist1d.provenance import cores
 from mnist1d.stack import StackedModel, build_member
 
 GIB = 2**30
-PROBE_SECONDS = 0.1
+PROBE_SECONDS = 0.03
 """Time spent on measuring each kind of stack; the fastest step counts, for the machine may be busy meanwhile."""
 
 WORKING_SET = 24e6

@@ -20,7 +20,7 @@ from mnist1d.cost import expected_seconds, most_members
 from mnist1d.plan import Stack, fingerprint, plan
 from mnist1d.spelling import spelled
 from mnist1d.terminal import Progress, Terminal
-from mnist1d.tracking import Recorder, Status, TrackingError
+from mnist1d.tracking import FINGERPRINT_TAG, Recorder, Status, TrackingError
 
 OBJECTIVE = "test/acc_final"
 """The metric that Hydra's sweepers see."""
@@ -108,7 +108,7 @@ class Sweep:
     def recording(self, stack: Stack) -> Iterator[None]:
         """Opens the MLflow runs of a stack. An exception in its fit fails its runs, and the sweep goes on."""
         for index, run in zip(stack.indices, stack.runs, strict=True):
-            tags = {"mnist1d.fingerprint": fingerprint(run), "mnist1d.stack_size": str(len(stack))}
+            tags = {FINGERPRINT_TAG: fingerprint(run), "mnist1d.stack_size": str(len(stack))}
             name = self.names[index]
             self._ids[index] = self._recorder.start(run, parent=self._parent, name=name, tags=tags)
         self._clock = time.perf_counter(), time.process_time()

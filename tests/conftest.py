@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
 
-from mnist1d.config import Run, parse
+import bench
+from mnist1d.config import Run
 
 # Tests share the cores with each other: two threads that wait for a busy core are ten times slower than one.
 torch.set_num_threads(1)
@@ -31,9 +31,4 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def make_run() -> Callable[..., Run]:
     """`make_run("model=cnn", "seed=3")`: the run that this command line asks for."""
-
-    def make(*overrides: str) -> Run:
-        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return parse(hydra.compose("config", overrides=list(overrides)))
-
-    return make
+    return bench.make_run

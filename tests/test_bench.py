@@ -60,4 +60,3 @@ def test_overhead_is_measured_on_a_real_sweep() -> None:
 
     bare, full = measure_overhead(shortened, turns=2)
     assert len(bare.milliseconds) == len(full.milliseconds) == 2
-    assert min(full.milliseconds) > min(bare.milliseconds)  # twenty steps, but twenty runs to record

@@ -145,6 +145,13 @@ class StackData(pl.LightningDataModule):
         self.stops = self.schedule.stops()
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
 
+    @property
+    def measured(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The splits as they are evaluated: of the training data only the first `trainer.eval_samples`."""
+        x, y = self.splits["train"]
+        rows = self.runs[0].trainer.eval_samples
+        return {**self.splits, "train": (x[:, :rows], y[:, :rows])}
+
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - Lightning's signature
         """Load every member's data: ``splits[name]`` is inputs [N or 1, rows, length], labels [N or 1, rows]."""
         members = [load(run.data) for run in self.runs]

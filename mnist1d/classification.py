@@ -102,6 +102,23 @@ def _score(model: StackedModel, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return loss / y.shape[1], hits.double() / y.shape[1]
 
 
+@torch.no_grad()
+def class_accuracies(model: StackedModel, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Share of each digit's samples that every member classifies right: ``{"test/acc_class_0": [N], …}``, float64.
+
+    Args:
+        x: inputs ``[N or 1, rows, length]``.
+        y: labels ``[N or 1, rows]``; a digit that a member has no sample of is left out.
+    """
+    x, y = (values.expand(model.size, *values.shape[1:]) for values in (x, y))
+    model.eval()
+    predicted = torch.cat([model(part).argmax(-1) for part in x.split(EVAL_ROWS, dim=1)], dim=1)
+    model.train()
+    of_class = y[..., None] == torch.arange(10, device=y.device)  # [N, rows, digit]
+    hits = ((predicted == y)[..., None] & of_class).sum(1).double() / of_class.sum(1)
+    return {f"test/acc_class_{digit}": column for digit, column in enumerate(hits.T) if not column.isnan().any()}
+
+
 class StackedClassification(pl.LightningModule):
     """Trains the members of a stack together; a single run is a stack of one.
 
@@ -149,7 +166,9 @@ class StackedClassification(pl.LightningModule):
         losses = train_steps(self.model, optimizer, self._batches, range(self._done, stop))
         self._count(stop - self._done)
         self._done = stop
-        metrics = evaluate(self.model, self.data.splits) if self.data.schedule.evaluates(stop - 1) else {}
+        metrics = evaluate(self.model, self.data.measured) if self.data.schedule.evaluates(stop - 1) else {}
+        if stop == self.data.schedule.max_steps:
+            metrics |= class_accuracies(self.model, *self.data.splits["test"])
         self._keep(losses, metrics)
         return {"step": stop - 1, "losses": losses, "metrics": metrics}
 

@@ -97,7 +97,7 @@ def expected_seconds(stacks: Sequence[Stack]) -> float | None:
 def _probe(stack: Stack) -> float:
     """Seconds of one fit: a few steps on throwaway weights, scaled to all steps and evaluations.
 
-    An evaluation is a forward pass over all samples, a step about three forward passes over a batch.
+    An evaluation is a forward pass over the samples it measures, a step about three forward passes over a batch.
     """
     run, size = stack.runs[0], len(stack)
     torch.set_num_threads(run.trainer.threads or cores())
@@ -113,5 +113,6 @@ def _probe(stack: Stack) -> float:
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
     evaluations = 1 + run.trainer.max_steps / run.trainer.eval_every
-    forward = evaluations * run.data.num_samples / run.data.batch_size / 3
+    train, held_out, test = run.data.rows
+    forward = evaluations * (min(train, run.trainer.eval_samples or train) + held_out + test) / run.data.batch_size / 3
     return min(times) * (run.trainer.max_steps + forward)

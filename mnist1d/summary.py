@@ -26,6 +26,8 @@ SEEDS = ("seed", "data.seed")
 FOLLOWS = {"model.input_size": "data.final_seq_length"}
 _NOT_IN_NAMES = re.compile(r"[^\w.\- ]+")
 
+_FINALS = ("acc_final", "acc_best", "acc_selected", "acc_selected_step")
+
 Flat = Mapping[str, Any]
 
 
@@ -119,7 +121,7 @@ def _name(flat: Flat, swept: Sequence[str], short: Mapping[str, str]) -> str:
 
 def finals(metrics: Mapping[str, float]) -> dict[str, float]:
     """Of all metrics of a run those that are measured once, at its end."""
-    return {name: value for name, value in metrics.items() if "/acc_" in name}
+    return {name: value for name, value in metrics.items() if name.endswith(_FINALS)}
 
 
 def summarise(flats: Sequence[Flat], results: Sequence[Mapping[str, float] | None]) -> list[Row]:

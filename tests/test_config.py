@@ -80,11 +80,12 @@ allowed: two whole numbers in order, as [36,60]""")
 MESSAGES = {
     "model=ggru": "model=ggru  no such option; nearest: gru; allowed: cnn, gru, logistic, mlp",
     "experiment=clasification": (
-        "experiment=clasification  no such option; nearest: classification; allowed: classification"
+        "experiment=clasification  no such option; nearest: classification; "
+        "allowed: classification, double_descent, pooling"
     ),
     "hydra/launcher=stak": "hydra/launcher=stak  no such option; nearest: stack; allowed: basic, stack",
-    "data.num_sample=500": "data.num_sample=500  no such key; nearest: data.num_samples",
-    "experiment=null": "experiment=null  no such option; allowed: classification",
+    "data.num_sample=500": "data.num_sample=500  no such key; nearest: data.num_samples, data.test_samples",
+    "experiment=null": "experiment=null  no such option; allowed: classification, double_descent, pooling",
     "lr=0.1": "lr=0.1  no such key; nearest: optimizer.lr",
     "+lr=0.1": "+lr=0.1  no such key; nearest: optimizer.lr",
     "nonsense=1": "nonsense=1  no such key",
@@ -136,6 +137,14 @@ MESSAGES = {
     "data.val_split=0.5 data.batch_size=2001": (
         "data.batch_size=2001  more than the 2000 training samples; allowed: a whole number from 1 to 2000"
     ),
+    "data.test_samples=1001": (
+        "data.test_samples=1001  more than the 1000 test samples; allowed: a whole number from 1 to 1000"
+    ),
+    "-m experiment=double_descent model=gru": "model=gru  no part of the experiment has it; allowed: mlp, cnn",
+    "-m experiment=double_descent model=mlp model.channels=3": (
+        "model.channels=3  model=mlp has no such key, model=cnn has"
+    ),
+    "claim=pooling": "claim=pooling  claims are no part of a run: analyze.py judges them",
     "data.padding=36": "data.padding=36  must be two whole numbers of at least 0, as [a,b]",
     "data.padding.0=61": (
         "data.padding=[61,60]  the first number must not exceed the second; "
@@ -199,7 +208,7 @@ def test_hydras_settings_do_not_hide_other_faults(capsys: pytest.CaptureFixture[
 def test_a_key_that_takes_one_value_still_has_each_examined(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(capsys, "experiment=foo,classification").splitlines() == [
         "  experiment=foo,classification  takes one value for a whole sweep",
-        "  experiment=foo                 no such option; allowed: classification",
+        "  experiment=foo                 no such option; allowed: classification, double_descent, pooling",
     ]
 
 

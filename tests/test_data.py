@@ -388,7 +388,7 @@ def test_chunks_that_cannot_be_shuffled_are_refused(chunk):
 CONFIG = {
     **get_dataset_args(as_dict=True),
     **{"num_samples": 200, "label_noise": 0.0, "label_noise_mode": "redraw", "shuffle_features": False},
-    **{"feature_seed": 42, "feature_order": "original", "chunk_length": 10, "val_split": 0.0},
+    **{"feature_seed": 42, "feature_order": "original", "chunk_length": 10, "val_split": 0.0, "test_samples": None},
 }
 
 
@@ -419,6 +419,13 @@ def test_the_order_of_features_holds_for_every_split():
     turned = load(config(val_split=0.25, feature_order="reversed"))
     for part in ("train_x", "val_x", "test_x"):
         assert np.array_equal(getattr(turned, part), getattr(plain, part)[:, ::-1])
+
+
+def test_of_the_test_data_only_the_first_samples_asked_for_are_used():
+    whole, part = load(config()), load(config(test_samples=7))
+    assert np.array_equal(part.test_x, whole.test_x[:7])
+    assert np.array_equal(part.test_y, whole.test_y[:7])
+    assert np.array_equal(part.train_x, whole.train_x)
 
 
 @pytest.mark.parametrize("mode", ["redraw", "flip"])

@@ -63,7 +63,34 @@ def test_global_step_counts_optimiser_steps_of_one_member(make_run: MakeRun) -> 
     assert fitter.global_step == 37
     for history in module.histories:
         assert [step for step, _ in history.metrics["test/acc"]] == [0, 10, 20, 30, 36]
-        assert sorted(history.metrics) == ["test/acc", "test/loss", "train/acc", "train/loss"]
+        assert sorted(name for name in history.metrics if "class" not in name) == [
+            "test/acc",
+            "test/loss",
+            "train/acc",
+            "train/loss",
+        ]
+
+
+def test_each_digit_has_its_accuracy_at_the_end_and_only_then(make_run: MakeRun) -> None:
+    runs = [make_run(*SMALL, "trainer.max_steps=30", "trainer.eval_every=10", f"seed={seed}") for seed in range(2)]
+    module, data = StackedClassification(runs), StackData(runs)
+    trainer(max_steps=30).fit(module, datamodule=data)
+    x, y = data.splits["test"]
+    predicted = module.model(x.expand(2, -1, -1)).argmax(-1)
+    for n, history in enumerate(module.histories):
+        for digit in set(y[0].tolist()):
+            right = float((predicted[n] == y[0])[y[0] == digit].double().mean())
+            assert history.metrics[f"test/acc_class_{digit}"] == [(29, pytest.approx(right))]
+
+
+def test_of_the_training_data_only_the_samples_asked_for_are_measured(make_run: MakeRun) -> None:
+    run = make_run(*SMALL, "trainer.eval_samples=7", "trainer.max_steps=5")
+    module, data = StackedClassification([run]), StackData([run])
+    trainer(max_steps=5).fit(module, datamodule=data)
+    x, y = data.splits["train"]
+    right = (module.model(x[:, :7]).argmax(-1) == y[:, :7]).double().mean()
+    assert module.histories[0].metrics["train/acc"][-1] == (4, pytest.approx(float(right)))
+    assert x.shape[1] > 7, "training itself uses all samples"
 
 
 def test_metrics_are_those_of_the_trained_members(make_run: MakeRun) -> None:

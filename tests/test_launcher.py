@@ -224,7 +224,7 @@ def test_an_experiment_brings_its_sweep_and_the_command_line_wins(tmp_path: Path
         (True, 0),
         (True, 1),
     ]
-    assert {(run["model.name"], run["data.val_split"], run["trainer.max_steps"]) for run in runs} == {("mlp", 0.2, 50)}
+    assert {(run["model.name"], run["data.val_split"], run["trainer.max_steps"]) for run in runs} == {("mlp", 0.2, 20)}
     assert {(run["experiment"], run["profile"]) for run in runs} == {("classification", "smoke")}
 
 

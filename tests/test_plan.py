@@ -13,7 +13,7 @@ from mnist1d.plan import VALUES, Stack, fingerprint, plan, signature
 
 MakeRun = Callable[..., Run]
 
-SHAPES = {"num_samples", "train_split", "final_seq_length", "val_split"}
+SHAPES = {"num_samples", "train_split", "final_seq_length", "val_split", "test_samples"}
 """What decides a data set's shape; everything else about it is values, in which members of a stack may differ."""
 
 

@@ -1,12 +1,17 @@
-"""Hydra's door to the stacking launcher, `hydra/launcher=stack`; the work is done in `mnist1d.launcher`.
+"""Hydra's door to the stacking launcher (`hydra/launcher=stack`) and to the sweeper of grids (`hydra/sweeper=grids`).
+
+The work is done in `mnist1d.launcher` and `mnist1d.grids`.
 
 Hydra imports every plugin when any Hydra program starts, and may import this file twice: keep it light.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from hydra._internal.core_plugins import basic_sweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -34,4 +39,44 @@ class StackLauncher(Launcher):
         return self._launch(job_overrides, initial_job_idx)
 
 
+@dataclass
+class GridSweeperConf:
+    """Settings of the sweeper; an experiment's file gives `params` and `grids`."""
+
+    _target_: str = "hydra_plugins.mnist1d_stack.GridSweeper"
+    max_batch_size: int | None = None  # most jobs given to the launcher at once
+    params: dict[str, str] = field(default_factory=dict)  # key -> values, in every grid
+    grids: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> key -> values; the sweep is their union
+
+
+class GridSweeper(basic_sweeper.BasicSweeper):
+    """Hydra's basic sweeper for a union of grids; without `grids` it is the basic one."""
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str], grids: dict[str, dict[str, str]]) -> None:
+        super().__init__(max_batch_size, params)
+        self.grids = grids
+
+    def _parse_config(self) -> list[str]:
+        return []  # `split_arguments` adds them, grid by grid
+
+    def split_arguments(  # type: ignore[override]  # a static method there, but called on the instance
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """All jobs of all grids, each job once, in batches."""
+        from mnist1d.compose import Composer
+        from mnist1d.grids import union
+
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        composer = loader if isinstance(loader, Composer) else Composer(loader.get_search_path())
+        parser = OverridesParser.create(config_loader=composer)
+        grids = union(self.params, self.grids, overrides, lambda text: parser.parse_override(text), composer.is_choice)
+        jobs: dict[frozenset[str], list[str]] = {}
+        for grid in grids:
+            for job in super().split_arguments(grid, None)[0]:
+                jobs.setdefault(frozenset(job), job)
+        return list(self.split_overrides_to_chunks(list(jobs.values()), max_batch_size))
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="grids", node=GridSweeperConf, provider="mnist1d")
 ConfigStore.instance().store(group="hydra/launcher", name="stack", node=StackLauncherConf, provider="mnist1d")

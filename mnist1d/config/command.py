@@ -172,11 +172,11 @@ class Examination:
         typed = self._settings(override for override in sound if not override.is_hydra_override())
         master = self._master(typed)
         if multirun or str(master.hydra.mode).endswith("MULTIRUN"):
-            settings = self._with_experiment(master, typed)
+            for grid in self._grids(master, [override for override in sound if not override.is_hydra_override()]):
+                self._examine_jobs(self._settings(grid))
         else:
-            settings = typed
             self.found += [_not_swept(setting) for setting in typed if setting.swept and setting.key not in ONE_VALUE]
-        self._examine_jobs(settings)
+            self._examine_jobs(typed)
 
     def _is_sound(self, override: "Override") -> bool:
         faults = list(self._form_faults(override))
@@ -192,6 +192,8 @@ class Examination:
                 yield self._no_option(key, typed)
         elif override.package is not None:
             yield Fault(override.get_key_element(), typed, "keys and groups stay in their place: leave out the @")
+        elif key == "claim":
+            yield Fault(key, typed, "claims are no part of a run: analyze.py judges them")
         elif override.is_delete():
             yield Fault(f"~{key}", Absent, "neither keys nor groups can be removed")
         elif override.is_add() and self.composer.is_group(key):
@@ -270,19 +272,24 @@ class Examination:
                 master.profile = setting.values[0][1]
         return master
 
-    def _with_experiment(self, master: "DictConfig", typed: list[Setting]) -> list[Setting]:
-        """The sweep of the experiment's file, under the settings of the command line."""
+    def _grids(self, master: "DictConfig", typed: "list[Override]") -> "list[list[Override]]":
+        """The grids of the experiment's file, under the command line; one fault if that leaves none of them."""
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
+
+        from mnist1d.compose import parse_override
+        from mnist1d.grids import union
 
         try:
             sweeper: Any = OmegaConf.to_container(master.hydra.sweeper, resolve=True)
         except OmegaConfBaseException:  # the experiment lacks this profile, which `_own_faults` reports
             sweeper = {}
-        overrides, faults = read(f"{key}={value}" for key, value in (sweeper.get("params") or {}).items())
-        self.found += faults
-        merged = {setting.key: setting for setting in [*self._settings(overrides), *typed]}
-        return list(merged.values())
+        params, grids = sweeper.get("params") or {}, sweeper.get("grids") or {}
+        typed = [replace(override, config_loader=self.composer) for override in typed]
+        found = union(params, grids, typed, parse_override, self.composer.is_choice)
+        if not found:
+            self.found += _no_grid(typed, params, grids)
+        return found
 
     def _examine_jobs(self, settings: list[Setting]) -> None:
         choices = [setting for setting in settings if self._is_choice(setting)]
@@ -361,6 +368,15 @@ def _profiles() -> list[str]:
 
 def _typed(override: "Override") -> str:
     return str(override.input_line).partition("=")[2]
+
+
+def _no_grid(typed: "list[Override]", params: dict[str, str], grids: dict[str, dict[str, str]]) -> Iterator[Fault]:
+    """Faults of the group options that no grid of the experiment has."""
+    for override in typed:
+        key = override.get_key_element()
+        options = dict.fromkeys(own[key] for own in ({**params, **grid} for grid in grids.values()) if key in own)
+        if options and _typed(override) not in options:
+            yield Fault(key, _typed(override), "no part of the experiment has it", ", ".join(options))
 
 
 def _not_swept(setting: Setting) -> Fault:

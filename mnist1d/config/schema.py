@@ -64,6 +64,7 @@ class Data(Section):
     )
     chunk_length: Positive = Field(description="positions in a chunk of chunk_shuffled")
     val_split: float = Field(ge=0, lt=1, description="share of the training data held out for validation")
+    test_samples: Positive | None = Field(description="test samples used, the first ones; null takes all")
     batch_size: Positive = Field(description="samples in an optimiser step")
     batch_order: Literal["sequential", "shuffled"] = Field(description="stored order, or reshuffled each epoch")
     stream: bool = Field(description="draw fresh training samples for every step")
@@ -73,7 +74,8 @@ class Data(Section):
         """Number of training, validation and test samples."""
         kept = int(self.num_samples * self.train_split)
         held_out = int(kept * self.val_split)
-        return kept - held_out, held_out, self.num_samples - kept
+        test = self.num_samples - kept
+        return kept - held_out, held_out, min(test, self.test_samples or test)
 
     @property
     def padded_len(self) -> int:
@@ -87,11 +89,15 @@ class Data(Section):
 
     def _split_conflicts(self) -> Iterator[Fault]:
         train, held_out, test = self.rows
+        drawn = self.num_samples - train - held_out
         samples = f"data.num_samples={self.num_samples}"
         if train + held_out < 1:
             yield Conflict("data.train_split", self.train_split, f"leaves no training sample of {samples}")
         elif test < 1:
             yield Conflict("data.train_split", self.train_split, f"leaves no test sample of {samples}")
+        elif test < (self.test_samples or 0):
+            text, limit = f"more than the {drawn} test samples", f"a whole number from 1 to {drawn}"
+            yield Conflict("data.test_samples", self.test_samples, text, limit)
         elif self.val_split > 0 and held_out < 1:
             text = f"holds out none of {train} training samples"
             yield Conflict("data.val_split", self.val_split, text, f"0, or at least {1 / train:.3g}")
@@ -215,7 +221,8 @@ class Trainer(Section):
     """Length of training, evaluation and hardware."""
 
     max_steps: Positive = Field(description="optimiser steps")
-    eval_every: Positive = Field(description="steps between evaluations on the full splits")
+    eval_every: Positive = Field(description="steps between evaluations")
+    eval_samples: Positive | None = Field(description="training samples evaluated, the first ones; null takes all")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field(description="where to train")
     memory: float = Field(gt=0, description="memory a stack may take, in GiB")
     stack: Positive | None = Field(description="most runs in a stack; null lets the planner decide")

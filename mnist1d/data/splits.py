@@ -50,6 +50,7 @@ class Recipe:
     feature_order: FeatureOrder = "original"
     chunk_length: int = 10
     val_split: float = 0.0
+    test_samples: int | None = None
 
     def __post_init__(self) -> None:
         real("label_noise", self.label_noise, 0, 1)
@@ -57,6 +58,8 @@ class Recipe:
         whole("feature_seed", self.feature_seed, 0, 2**32 - 1)
         if self.label_noise_mode not in get_args(NoiseMode):
             raise ValueError(f"label_noise_mode={self.label_noise_mode!r}: must be redraw or flip")
+        if self.test_samples is not None:
+            whole("test_samples", self.test_samples, 1, self.arguments.num_samples)
         self.permutation()
 
     @classmethod
@@ -112,7 +115,8 @@ def _load(recipe: Recipe, folder: Path) -> Splits:
     clean = generated.y.astype(np.int64)
     noisy = _noisy(clean[:cut], generated, recipe)
     kept, held = _held_out(cut, recipe)
-    parts = (x[kept], noisy[kept], x[held], clean[held], x[cut:], clean[cut:])
+    test = slice(cut, None if recipe.test_samples is None else cut + recipe.test_samples)
+    parts = (x[kept], noisy[kept], x[held], clean[held], x[test], clean[test])
     return Splits(*(_frozen(part) for part in parts))
 
 

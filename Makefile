@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PORT    ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check bench ui clean
+.PHONY: help setup train report test check bench ui clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 train: $(INSTALLED)  ## run the main sweep (MLP widths under label noise) and print the comparison
 	$(BIN)/python train.py -m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15
+
+report: $(INSTALLED)  ## write the report of all recorded experiments, mlruns/report/report.html
+	$(BIN)/python analyze.py
 
 test: check  ## run all checks and tests
 	$(BIN)/python -m pytest -n auto

@@ -1,13 +1,14 @@
-"""Read the runs from MLflow; draw the figure and the table of an experiment, beside what was published.
+"""Read the runs from MLflow; write the report: every claim of the paper with its verdict, figures and tables.
 
-    python analyze.py                             # every experiment that has runs; about 2 s
-    python analyze.py experiment=classification   # one; CNN and GRU drop from 92 and 90% to 58 and 54%
-    python analyze.py experiment=classification profile=quick output=/somewhere
+    python analyze.py                             # every experiment: mlruns/report/report.html; about 4 s
+    python analyze.py experiment=classification   # one; CNN and GRU drop from 93 and 91% to 57 and 51%
+    python analyze.py compare=SWEEP_A,SWEEP_B     # two sweeps, paired by seed; Markdown and LaTeX table
 
 Keys: experiment, profile (only the runs of this profile), output (default mlruns/report; each experiment has
 its folder in it), tracking.uri (default: MLFLOW_TRACKING_URI, else sqlite:///mlruns/mlflow.db),
-tracking.experiment (only runs in this MLflow experiment).
-Exit status: 0 written, 1 nothing to report or store unreadable, 2 the command line is wrong.
+tracking.experiment (only runs in this MLflow experiment), compare (two sweeps by name or folder).
+Exit status: 0 written, 1 nothing to report or store unreadable, 2 the command line or a claim
+file is wrong.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from mnist1d.spelling import nearest
 if TYPE_CHECKING:  # heavy: `--help` and a wrong key are answered without them
     from rich.console import Console
 
-    from mnist1d.analysis.classification import Report
+    from mnist1d.analysis.page import Table
+    from mnist1d.analysis.report import Section
 
-KEYS = ("experiment", "profile", "output", "tracking.uri", "tracking.experiment")
+KEYS = ("experiment", "profile", "output", "tracking.uri", "tracking.experiment", "compare")
 PROFILES = ("smoke", "quick", "paper")
 LOCAL = "sqlite:///mlruns/mlflow.db"
 
@@ -43,6 +45,7 @@ class Request:
     uri: str
     folder: str | None
     shared: tuple[str, ...]  # the arguments that train.py understands too
+    compare: tuple[str, ...]  # no sweeps, or two
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
     if faults:
         print("\n".join(faults), file=sys.stderr)
         return 2
-    return show(parse(argv))
+    request = parse(argv)
+    return _compare(request) if request.compare else show(request)
 
 
 def check(argv: Sequence[str]) -> list[str]:
@@ -69,6 +73,11 @@ def check(argv: Sequence[str]) -> list[str]:
             faults.append(f"{argument}: a value is needed, as in {key}=VALUE")
         elif allowed and value not in allowed:
             faults.append(f"{argument}: no {key} {value!r}{_hint(value, allowed)}. Allowed: {', '.join(allowed)}")
+        elif key == "compare" and len(list(filter(None, value.split(",")))) != 2:
+            faults.append(f"{argument}: two sweeps are needed, as in compare=SWEEP_A,SWEEP_B")
+    keys = {argument.partition("=")[0] for argument in argv}
+    if "compare" in keys and (idle := keys & {"experiment", "profile"}):
+        faults.append(f"compare takes two sweeps whole: leave out {' and '.join(sorted(idle))}")
     return faults
 
 
@@ -85,50 +94,106 @@ def parse(argv: Sequence[str]) -> Request:
         output=Path(given.get("output", "mlruns/report")),
         uri=given.get("tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL,
         folder=given.get("tracking.experiment"),
-        shared=tuple(f"{key}={given[key]}" for key in given if key not in ("experiment", "output")),
+        shared=tuple(f"{key}={given[key]}" for key in given if key not in ("experiment", "output", "compare")),
+        compare=tuple(given["compare"].split(",")) if "compare" in given else (),
     )
 
 
 def show(request: Request) -> int:
-    """Write and print the page of every experiment asked for that has runs; the exit status."""
+    """Write the report of the experiments asked for and print their tables and verdicts; the exit status."""
     from rich.console import Console
 
-    from mnist1d.analysis.read import StoreError, read_runs
+    from mnist1d.analysis.read import StoreError
+    from mnist1d.analysis.report import write
+    from mnist1d.config import ConfigError
 
-    console, written = Console(highlight=False), 0
-    for name in request.experiments:
-        page = import_module(PAGES[name])
-        try:
-            runs = read_runs(request.uri, name, metrics=page.METRICS, folder=request.folder)
-            if request.profile is not None:
-                runs = runs.where("profile", request.profile)
-            report = page.report(runs, request.output / name)
-        except StoreError as problem:
-            print(problem, file=sys.stderr)
-            return 1
-        except page.NoRuns as problem:
-            command = " ".join(("python train.py -m", f"experiment={name}", *request.shared))
-            print(f"experiment={name}: {problem} in {request.uri}\nTo make them: {command}", file=sys.stderr)
-            continue
-        written += 1
-        _print(console, report)
-    return 0 if written else 1
+    console = Console(highlight=False)
+    try:
+        sections = [_section(request, name) for name in request.experiments]
+    except (StoreError, ConfigError) as problem:
+        print(problem, file=sys.stderr)
+        return 2 if isinstance(problem, ConfigError) else 1
+    for section in sections:
+        _print(console, section)
+    _print_verdicts(console, sections)
+    for path in write(sections, request.output):
+        console.print(f"written: {path}", markup=False, soft_wrap=True)
+    for section in sections:
+        if section.page is None:
+            command = " ".join(("python train.py -m", f"experiment={section.experiment}", *request.shared))
+            text = f"experiment={section.experiment}: {section.absent} in {request.uri}\nTo make them: {command}"
+            print(text, file=sys.stderr)
+    return 0 if any(section.page for section in sections) else 1
 
 
-def _print(console: Console, report: Report) -> None:
-    from rich import box
-    from rich.table import Table
+def _section(request: Request, name: str) -> Section:
+    from mnist1d.analysis.claims import judge_all, load
+    from mnist1d.analysis.evidence import unjudged
+    from mnist1d.analysis.page import NoRuns
+    from mnist1d.analysis.read import read_runs
+    from mnist1d.analysis.report import Section
 
-    for part in report.tables:
-        table = Table(*part.columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        for row in part.rows:
-            table.add_row(*row)
-        console.print(f"\n{part.title}", style="bold")
-        console.print(table)
-        console.print(part.note, style="dim")
+    module = import_module(PAGES[name])
+    claims = load(name)
+    runs = read_runs(request.uri, name, metrics=module.METRICS, folder=request.folder)
+    if request.profile is not None:
+        runs = runs.where("profile", request.profile)
+    try:
+        page = module.page(runs)
+    except NoRuns as problem:
+        return Section(name, None, tuple(map(unjudged, claims)), str(problem))
+    return Section(name, page, judge_all(claims, page.statistics))
+
+
+def _compare(request: Request) -> int:
+    from rich.console import Console
+
+    from mnist1d.analysis import compare
+    from mnist1d.analysis.read import StoreError
+
+    console = Console(highlight=False)
+    try:
+        sweep_a, sweep_b = request.compare
+        found = compare.run(request.uri, request.folder, sweep_a, sweep_b, request.output)
+    except (StoreError, ValueError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    _print_table(console, found.table)
     console.print()
-    for line in (*report.remarks, *(f"written: {path}" for path in report.paths)):
+    for line in (*found.remarks, *(f"written: {path}" for path in found.paths)):
         console.print(line, markup=False, soft_wrap=True)
+    return 0
+
+
+def _print(console: Console, section: Section) -> None:
+    if section.page is None:
+        return
+    for table in section.page.tables:
+        _print_table(console, table)
+    console.print()
+    for line in section.page.remarks:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _print_verdicts(console: Console, sections: Sequence[Section]) -> None:
+    from mnist1d.analysis.evidence import shown
+    from mnist1d.analysis.page import Table
+
+    rows = ((shown(found.verdict), found.claim.title) for section in sections for found in section.judgements)
+    _print_table(console, Table("Claims", ("verdict", "claim"), tuple(rows), "The evidence is in the report."))
+    console.print()
+
+
+def _print_table(console: Console, part: Table) -> None:
+    from rich import box
+    from rich import table as rich_table
+
+    table = rich_table.Table(*part.columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for row in part.rows:
+        table.add_row(*row)
+    console.print(f"\n{part.title}", style="bold", markup=False)
+    console.print(table)
+    console.print(part.note, style="dim", markup=False)
 
 
 if __name__ == "__main__":

@@ -1,116 +1,37 @@
-"""Reading MLflow and drawing the page of experiment=classification, on stores of known truth."""
+"""Reading MLflow, and the page of experiment=classification, on stores of known truth."""
 
 from __future__ import annotations
 
-import csv
 import math
 import sqlite3
 import subprocess
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
 
 import analyze
 from mnist1d.analysis import classification, figures, read
 from mnist1d.analysis.metrics import grid
+from mnist1d.analysis.page import NoRuns, Page
+from tests.conftest import ROOT
+from tests.stores import Store, made, part
 
 # MLflow 3.17 declares its tables in a way that SQLAlchemy 2.1 calls deprecated, once, at its first query.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
-ROOT = Path(analyze.__file__).parent
 SEEDS = (0, 1, 2)
-
-
-@dataclass
-class Store:
-    """One MLflow experiment of a real sqlite store, filled as training fills it."""
-
-    client: MlflowClient
-    path: Path
-    folder: str
-
-    @property
-    def uri(self) -> str:
-        return f"sqlite:///{self.path}"
-
-    def read(self, *metrics: str) -> read.Runs:
-        return read.read_runs(self.uri, metrics=metrics or classification.METRICS, folder=self.folder)
-
-    def argv(self, output: Path, *more: str) -> list[str]:
-        """analyze.py's arguments for these runs."""
-        where = [f"tracking.uri={self.uri}", f"tracking.experiment={self.folder}", f"output={output}"]
-        return ["experiment=classification", *where, *more]
-
-    def add(
-        self,
-        status: str = "FINISHED",
-        *,
-        curves: dict[str, dict[int, float]] | None = None,
-        finals: dict[str, float] | None = None,
-        tags: dict[str, str] | None = None,
-        fingerprint: str | None = None,
-        **config: Any,
-    ) -> str:
-        """Log one run; dots in config keys are written as two underscores. Returns its run id."""
-        params = {key.replace("__", "."): str(value) for key, value in config.items()}
-        print_ = "/".join(f"{key}={value}" for key, value in sorted(params.items()))
-        all_tags = {"mnist1d.fingerprint": fingerprint or print_, "mnist1d.sweep": "s1", **(tags or {})}
-        client = self.client
-        folder = client.get_experiment_by_name(self.folder)
-        folder_id = folder.experiment_id if folder else client.create_experiment(self.folder, "file:///unused")
-        run_id = client.create_run(folder_id, run_name="a run").info.run_id
-        points = [(key, step, value) for key, curve in (curves or {}).items() for step, value in curve.items()]
-        points += [(key, 500, value) for key, value in (finals or {}).items()]
-        self.client.log_batch(
-            run_id,
-            [Metric(key, value, 1000, step) for key, step, value in points],
-            [Param(key, value) for key, value in params.items()],
-            [RunTag(key, value) for key, value in all_tags.items() if value],
-        )
-        if status != "RUNNING":
-            self.client.set_terminated(run_id, status)
-        return run_id
-
-    def classify(self, model: str, shuffled: bool, seed: int, final: float, **more: Any) -> str:
-        """Log a run of the experiment that ends at `final` and was 0.02 better in the middle."""
-        validated = more.get("data__val_split", "0.0") != "0.0"
-        finals = {"test/acc_final": final, "test/acc_best": final + 0.02}
-        config = {
-            "model__name": model,
-            "data__shuffle_features": str(shuffled).lower(),
-            "data__val_split": "0.0",
-            "trainer__max_steps": 501,
-            "trainer__eval_every": 250,
-            "optimizer__lr": 0.01,
-            "experiment": "classification",
-            "profile": "paper",
-            "seed": seed,
-        }
-        return self.add(
-            finals=finals | ({"test/acc_selected": final + 0.01} if validated else {}),
-            curves={
-                "train/acc": {0: 0.1, 250: 0.9, 500: 1.0},
-                "test/acc": {0: 0.1, 250: final + 0.02, 500: final},
-            },
-            **(config | more),
-        )
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """One database for all tests, since making one takes seconds; every test has its own experiment in it."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    return Store(MlflowClient(f"sqlite:///{path}"), path, "")
+    return made(tmp_path_factory.mktemp("store") / "mlflow.db")
 
 
 @pytest.fixture
@@ -118,16 +39,12 @@ def store(database: Store, request: pytest.FixtureRequest) -> Store:
     return part(database, request.node.name)
 
 
-def part(database: Store, folder: str) -> Store:
-    database.client.create_experiment(folder, "file:///unused")
-    return Store(database.client, database.path, folder)
-
-
 @pytest.fixture(scope="module")
 def full(database: Store) -> Store:
-    """Read only. Two models, both arms, three seeds: the CNN loses 35 points, logistic regression none."""
+    """Read only. Two models, all arms, three seeds: the CNN loses 35 points, logistic regression none."""
     store = part(database, "full")
     for seed in SEEDS:
+        store.classify("cnn", False, seed, 0.88 + 0.01 * seed, data__test_samples=500, trainer__max_steps=301)
         for shuffled in (False, True):
             store.classify("cnn", shuffled, seed, 0.92 + 0.01 * seed - 0.35 * shuffled)
             store.classify("cnn", shuffled, seed, 0.90 - 0.35 * shuffled, data__val_split="0.1")
@@ -143,9 +60,11 @@ def few(store: Store) -> Store:
     return store
 
 
-def rows_of(store: Store) -> dict[tuple[str, str], classification.Row]:
-    table, _ = classification.one_protocol(store.read().table)
-    return {(row.model, row.arm): row for row in classification.summarise(table)}
+def rows_of(page: Page, title: str) -> dict[str, tuple[str, ...]]:
+    """First cells -> the others, of the table whose title begins so."""
+    (table,) = [table for table in page.tables if table.title.startswith(title)]
+    keys = table.columns.index("features") + 1 if "features" in table.columns else 1
+    return {" ".join(row[:keys]): row[keys:] for row in table.rows}
 
 
 def both_roads(store: Store, metrics: tuple[str, ...] = (), **wanted: str | None) -> list[read.Runs]:
@@ -298,60 +217,49 @@ def test_a_grid_refuses_two_runs_of_one_setting_and_seed():
 
 
 def test_the_page_states_the_accuracies_that_were_logged(full):
-    measures = rows_of(full)["cnn", "plain"].measures
-    final = measures["final"]  # 92, 93, 94: 93 ± 4.302653 / sqrt(3)
-    assert (final.mean, final.half_width, final.n) == pytest.approx((93.0, 2.484138, 3))
-    assert measures["best"].mean == pytest.approx(95.0)
-    assert measures["selected"].mean == pytest.approx(91.0)  # from the runs with a validation split alone
-    assert rows_of(full)["logistic", "plain"].measures["selected"] is None
+    rows = rows_of(classification.page(full.read()), "Accuracy (%): ")
+    assert rows["cnn plain"] == ("100.0 ± 0.0", "93.0 ± 2.5", "95.0 ± 2.5", "91.0 ± 0.0", "3")  # 4.303 / sqrt(3)
+    assert rows["logistic shuffled"] == ("100.0 ± 0.0", "32.0 ± 0.0", "34.0 ± 0.0", "–", "3")
+    assert list(rows) == ["logistic plain", "logistic shuffled", "cnn plain", "cnn shuffled"]
 
 
-def test_the_table_sets_them_beside_the_published_numbers(full, tmp_path):
-    page = classification.report(full.read(), tmp_path)
-    accuracy, drop = page.tables
-    assert accuracy.rows[0] == (
-        "logistic",
-        "plain",
-        "32.0 ± 0.0",
-        "34.0 ± 0.0",
-        "–",
-        "3",
-        "32 ± 1",
-        "31.5",
-    )
-    assert accuracy.rows[3][:2] == ("cnn", "shuffled")
-    assert accuracy.rows[3][-3:] == ("3", "56 ± 2", "58.7")
-    assert drop.rows == (("logistic", "0.0 ± 0.0", "3", "0"), ("cnn", "35.0 ± 0.0", "3", "38"))
+def test_the_page_states_what_shuffling_costs_and_what_the_oracle_is_worth(full):
+    page = classification.page(full.read())
+    lost = rows_of(page, "Test accuracy lost")
+    assert lost == {"logistic": ("0.0 ± 0.0", "0.0 ± 0.0", "–", "3"), "cnn": (*("35.0 ± 0.0",) * 3, "3")}
+    assert rows_of(page, "What choosing")["cnn shuffled"] == ("1.0 ± 0.0", "2.0 ± 0.0", "3")
+    assert rows_of(page, "What choosing")["logistic plain"] == ("–", "2.0 ± 0.0", "3")
 
 
-def test_the_page_leaves_every_number_on_disk(full, tmp_path):
-    page = classification.report(full.read(), tmp_path / "new")
-    names = {path.name for path in page.paths}
-    assert names == {"figure.svg", "figure.png", "table.md", "table.csv", "runs.csv"}
-    assert all(path.stat().st_size > 100 for path in page.paths)
-    with (tmp_path / "new" / "runs.csv").open() as file:
-        lines = [line for line in csv.DictReader(file) if line["model.name"] == "cnn" and line["arm"] == "plain"]
-    assert [line["test/acc_final"][:4] for line in lines if line["data.val_split"] == "0.0"] == [
-        "0.92",
-        "0.93",
-        "0.94",
-    ]
-    text = (tmp_path / "new" / "table.md").read_text(encoding="utf-8")
-    assert "| cnn | plain | 93.0 ± 2.5 | 95.0 ± 2.5 | 91.0 ± 0.0 | 3 | 94 ± 2 | 92.3–94.2 |" in text
-    assert "n = 3 seeds" in text
+def test_the_page_sets_the_cnn_beside_the_human_on_the_samples_of_the_human(full):
+    rows = rows_of(classification.page(full.read()), "Accuracy (%) on the first 500 test samples")
+    assert rows["3"] == ("86.0 ± 2.5", "–", "3")
+    assert rows["all"] == ("89.0 ± 2.5", "95.8", "3")
 
 
-def test_the_same_runs_give_the_same_picture_file(full, tmp_path):
-    runs = full.read()
-    for name in ("a", "b"):
-        classification.report(runs, tmp_path / name)
-    assert (tmp_path / "a" / "figure.svg").read_bytes() == (tmp_path / "b" / "figure.svg").read_bytes()
+def test_statistics_are_one_number_per_seed(full):
+    ask = classification.page(full.read()).statistics
+    cnn, shuffled = ({"model.name": "cnn", "arm": arm} for arm in ("plain", "shuffled"))
+    assert ask["level"](measure="final", where=cnn).round(9).to_dict() == {0: 92.0, 1: 93.0, 2: 94.0}
+    assert ask["level"](measure="selected", where=cnn).round(9).to_dict() == {0: 91.0, 1: 91.0, 2: 91.0}
+    assert ask["level"](measure="final", where=cnn | {"validated": True}).round(9).tolist() == [90.0] * 3
+    assert ask["level"](measure="class_2", where={"arm": "human"}).round(9).tolist() == [86.0, 87.0, 88.0]
+    assert ask["difference"](measure="best", of=cnn, minus=shuffled).round(9).tolist() == [35.0] * 3
+    assert ask["gain"](measure="best", minus="selected", where=cnn).round(9).tolist() == [1.0] * 3
+    assert ask["gain"](measure="best", minus="final", where=cnn | {"validated": False}).round(9).tolist() == [2.0] * 3
+    assert ask["level"](measure="final", where={"model.name": "gru"}).empty
+
+
+def test_a_difference_takes_the_seeds_that_both_have(few):
+    few.classify("cnn", True, 1, 0.53)
+    few.classify("cnn", True, 7, 0.53)
+    ask = classification.page(few.read()).statistics["difference"]
+    found = ask(measure="final", of={"arm": "plain"}, minus={"arm": "shuffled"})
+    assert found.round(9).to_dict() == {1: 40.0}
 
 
 def test_the_figure_shows_the_means_the_bands_and_the_human_line(full):
-    runs = full.read()
-    table, _ = classification.one_protocol(runs.table)
-    axes = classification.draw(runs, table, "note").axes
+    axes = classification.page(full.read()).pictures[0].figure.axes
     assert [ax.get_xlabel() for ax in axes] == ["optimiser step"] * 2
     assert axes[0].get_ylabel() == "accuracy (%)"
     lines = {tuple(np.round(line.get_ydata(), 6)): line.get_linestyle() for line in axes[1].lines}
@@ -361,15 +269,36 @@ def test_the_figure_shows_the_means_the_bands_and_the_human_line(full):
     assert len(axes[1].collections) == 4  # one band a setting
 
 
+def test_the_chart_of_errors_has_a_bar_and_an_interval_for_every_digit(full):
+    picture = classification.page(full.read()).pictures[1]
+    (ax,) = picture.figure.axes
+    assert picture.name == "digits"
+    overall, human = 11.0, 4.2
+    heights = [bar.get_height() for bar in ax.patches]
+    assert heights == pytest.approx([*(11.0 + digit for digit in range(10)), overall, human])
+    lows = [line.get_ydata()[0] for line in ax.lines]
+    assert lows[:11] == pytest.approx([height - 2.484138 for height in heights[:11]])
+    assert math.isnan(lows[11])  # of the human only the mean is known
+    assert [label.get_text() for label in ax.get_xticklabels()][-2:] == ["CNN\nall", "human\nall"]
+
+
+def test_captions_say_n_the_interval_and_the_command(full):
+    for picture in classification.page(full.read()).pictures:
+        written = " ".join(text.get_text() for text in picture.figure.texts)
+        for text in (picture.caption, written):
+            assert "n = 3 seeds with its 95% t interval" in text
+            assert "python train.py -m experiment=classification" in text
+
+
 def test_architectures_differ_by_more_than_colour():
     looks = list(figures.LOOKS.values())
     for attribute in ("name", "color", "marker"):
         assert len({getattr(look, attribute) for look in looks}) == len(looks)
 
 
-def test_drawing_leaves_the_settings_of_matplotlib_alone(full, tmp_path):
+def test_drawing_leaves_the_settings_of_matplotlib_alone(full):
     before = dict(matplotlib.rcParams)
-    classification.report(full.read(), tmp_path)
+    classification.page(full.read())
     assert dict(matplotlib.rcParams) == before
 
 
@@ -377,93 +306,105 @@ def test_seeds_without_a_result_are_named_with_the_reason(few):
     few.classify("mlp", False, 3, 0.6)
     few.classify("cnn", False, 3, 0.5, status="FAILED", tags={"mnist1d.reason": "loss is nan at step 12"})
     few.classify("mlp", False, 2, 0.6, status="RUNNING")
-    rows = rows_of(few)
-    assert rows["cnn", "plain"].missing == ("seed 3 FAILED (loss is nan at step 12)",)
-    assert rows["cnn", "plain"].measures["final"].n == 3
-    assert rows["mlp", "plain"].missing == ("seed 0-1 not run", "seed 2 RUNNING")
-    assert rows["mlp", "plain"].measures["final"].n == 1
+    page = classification.page(few.read())
+    assert page.remarks == (
+        "missing: mlp plain: seed 0-1 not run",
+        "missing: mlp plain: seed 2 RUNNING",
+        "missing: cnn plain: seed 3 FAILED (loss is nan at step 12)",
+    )
+    rows = rows_of(page, "Accuracy (%): ")
+    assert (rows["cnn plain"][-1], rows["mlp plain"][-1]) == ("3", "1")
 
 
-def test_a_single_seed_gives_numbers_without_intervals_and_a_figure(store, tmp_path):
+def test_a_result_that_is_not_a_number_counts_as_missing(few):
+    few.classify("cnn", False, 3, math.nan)
+    rows = rows_of(classification.page(few.read()), "Accuracy (%): ")
+    assert rows["cnn plain"][1] == "93.0 ± 2.5"
+
+
+def test_a_single_seed_gives_numbers_without_intervals_and_a_figure(store):
     store.classify("mlp", False, 0, 0.65)
-    page = classification.report(store.read(), tmp_path)
-    assert page.tables[0].rows == (("mlp", "plain", "65.0", "67.0", "–", "1", "68 ± 2", "64.2–65.1"),)
-    assert page.tables[1].rows == (("mlp", "–", "0", "0"),)
-    assert "one seed, so no bands" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    page = classification.page(store.read())
+    assert rows_of(page, "Accuracy (%): ") == {"mlp plain": ("100.0", "65.0", "67.0", "–", "1")}
+    assert [table.title for table in page.tables if "lost" in table.title] == []
+    (picture,) = page.pictures
+    assert "one seed, so no interval" in picture.caption
 
 
-def test_a_model_of_the_users_own_is_shown_without_published_numbers(store, tmp_path):
-    store.classify("transformer", False, 0, 0.65)
-    page = classification.report(store.read(), tmp_path)
-    assert page.tables[0].rows[0][-2:] == ("–", "–")
+def test_the_human_arm_alone_is_a_page(store):
+    store.classify("cnn", False, 0, 0.9, data__test_samples=500)
+    page = classification.page(store.read())
+    assert [picture.name for picture in page.pictures] == ["digits"]
+    assert len(page.tables) == 1
+
+
+def test_validated_runs_alone_are_a_page_without_curves(store):
+    store.classify("cnn", False, 0, 0.9, data__val_split="0.1")
+    page = classification.page(store.read())
+    assert page.pictures == ()
+    assert rows_of(page, "Accuracy (%): ") == {"cnn plain": ("–", "–", "–", "91.0", "1")}
+
+
+def test_a_model_of_the_users_own_is_shown_after_ours(few):
+    few.classify("transformer", False, 0, 0.65)
+    assert list(rows_of(classification.page(few.read()), "Accuracy (%): ")) == ["cnn plain", "transformer plain"]
 
 
 def test_runs_of_another_protocol_are_left_out_and_named(few):
     few.classify("cnn", False, 0, 0.11, trainer__max_steps=51, profile="smoke")
     few.classify("cnn", False, 0, 0.12, model__channels=100)
-    table, remarks = classification.one_protocol(few.read().table)
-    assert set(table["trainer.max_steps"]) == {501}
-    assert "1 runs left out, of another protocol: trainer.max_steps=51" in remarks
-    assert "cnn: 1 runs left out, of another protocol: model.channels=100" in remarks
-    assert rows_of(few)["cnn", "plain"].measures["final"].mean == pytest.approx(93.0)
+    page = classification.page(few.read())
+    assert set(page.table["trainer.max_steps"]) == {501}
+    assert "1 runs left out, of another protocol: trainer.max_steps=51" in page.remarks
+    assert "cnn: 1 runs left out, of another protocol: model.channels=100" in page.remarks
+    assert rows_of(page, "Accuracy (%): ")["cnn plain"][1] == "93.0 ± 2.5"
+
+
+def test_the_human_arm_has_a_protocol_of_its_own(few):
+    few.classify("cnn", False, 0, 0.5, data__test_samples=500, trainer__max_steps=9001)
+    page = classification.page(few.read())
+    assert page.remarks == ()
+    assert rows_of(page, "Accuracy (%): ")["cnn plain"][1] == "93.0 ± 2.5"
 
 
 def test_a_longer_protocol_without_results_does_not_hide_the_shorter_one(few):
     few.classify("cnn", False, 0, 0.5, trainer__max_steps=9001, status="RUNNING")
-    assert rows_of(few)["cnn", "plain"].measures["final"].mean == pytest.approx(93.0)
+    assert rows_of(classification.page(few.read()), "Accuracy (%): ")["cnn plain"][1] == "93.0 ± 2.5"
 
 
-def test_the_published_numbers_are_those_of_the_paper():
-    paper = classification.published()["paper"]
-    order = ("logistic", "mlp", "cnn", "gru")
-    assert [paper["plain"][model]["mean"] for model in order] == [32, 68, 94, 91]
-    assert [paper["shuffled"][model]["mean"] for model in order] == [32, 68, 56, 57]
-    assert classification.published()["human"] == 95.8
+def test_without_a_finished_run_there_is_no_page(store):
+    with pytest.raises(NoRuns, match="no runs yet"):
+        classification.page(store.read())
+    store.classify("cnn", False, 0, 0.5, status="FAILED")
+    with pytest.raises(NoRuns, match=r"no run is finished \(1 FAILED\)"):
+        classification.page(store.read())
 
 
 # -- the command line -------------------------------------------------------------------------------------
 
 
-def test_analyze_prints_the_table_and_the_files_it_wrote(full, tmp_path, capsys):
-    status = analyze.main(full.argv(tmp_path))
-    printed = capsys.readouterr().out
-    assert status == 0
-    assert "93.0 ± 2.5" in printed
-    assert f"written: {tmp_path / 'classification' / 'figure.svg'}" in printed
-    assert max(map(len, printed.split("written:")[0].splitlines())) <= 80
-
-
 def test_analyze_without_runs_says_how_to_make_them(tmp_path, capsys):
     uri = f"sqlite:///{tmp_path}/none.db"
-    assert analyze.main(["experiment=classification", f"tracking.uri={uri}", "profile=quick"]) == 1
+    argv = ["experiment=classification", f"tracking.uri={uri}", "profile=quick", f"output={tmp_path}"]
+    assert analyze.main(argv) == 1
     assert capsys.readouterr().err == (
         f"experiment=classification: no runs yet in {uri}\n"
         f"To make them: python train.py -m experiment=classification tracking.uri={uri} profile=quick\n"
     )
 
 
-def test_analyze_with_failed_runs_alone_says_so(store, tmp_path, capsys):
-    store.classify("cnn", False, 0, 0.5, status="FAILED")
-    assert analyze.main(store.argv(tmp_path)) == 1
-    assert "no run is finished (1 FAILED)" in capsys.readouterr().err
-
-
-def test_analyze_can_be_held_to_one_profile(few, tmp_path, capsys):
-    few.classify("mlp", False, 0, 0.6, profile="quick", trainer__max_steps=201)
-    assert analyze.main(few.argv(tmp_path, "profile=quick")) == 0
-    printed = capsys.readouterr().out
-    assert "mlp" in printed
-    assert "cnn" not in printed
-
-
 def test_analyze_reports_all_faults_of_a_command_line_with_the_nearest_word(capsys):
-    assert analyze.main(["experimnt=classification", "profile=quik", "experiment=classifcation", "output"]) == 2
+    argv = ["experimnt=classification", "profile=quik", "experiment=classifcation", "output", "compare=a"]
+    assert analyze.main(argv) == 2
     assert capsys.readouterr().err.splitlines() == [
         "experimnt=classification: no key 'experimnt'; did you mean experiment. "
-        "Keys: experiment, profile, output, tracking.uri, tracking.experiment",
+        "Keys: experiment, profile, output, tracking.uri, tracking.experiment, compare",
         "profile=quik: no profile 'quik'; did you mean quick. Allowed: smoke, quick, paper",
-        "experiment=classifcation: no experiment 'classifcation'; did you mean classification. Allowed: classification",
+        "experiment=classifcation: no experiment 'classifcation'; did you mean classification. "
+        "Allowed: classification, double_descent, pooling",
         "output: a value is needed, as in output=VALUE",
+        "compare=a: two sweeps are needed, as in compare=SWEEP_A,SWEEP_B",
+        "compare takes two sweeps whole: leave out experiment and profile",
     ]
 
 

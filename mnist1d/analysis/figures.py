@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from mnist1d.analysis.intervals import t_interval
+from mnist1d.analysis.intervals import Interval, t_interval
 
 DASHES = (0, (4, 2))
 
@@ -89,6 +90,19 @@ def _marked(points: int, late: bool) -> tuple[int, int]:
     return (every if late else every // 2), every
 
 
+def plot_bars(ax: Axes, at: Sequence[float], heights: Sequence[Interval], *, color: str) -> Axes:
+    """Draw bars from 0 at the places `at`, each with its interval as a whisker.
+
+    heights  # [bar], in the unit of the axis; a bar of one value has no whisker
+    """
+    light = [0.6 * share + 0.4 for share in to_rgb(color)]  # lets the whisker show, and not the grid
+    ax.bar(at, [height.mean for height in heights], color=light, width=0.7)
+    for place, height in zip(at, heights, strict=True):
+        ax.plot([place, place], [height.low, height.high], color="#111111", linewidth=1.3, solid_capstyle="butt")
+    ax.set_ylim(bottom=0)
+    return ax
+
+
 def plot_level(ax: Axes, value: float, label: str) -> Axes:
     """Draw a horizontal reference line at `value` (unit of the axis) with its label above the right end."""
     ax.axhline(value, color="#333333", linewidth=1.1, linestyle=(0, (1, 1.5)), zorder=1)
@@ -117,10 +131,11 @@ def accuracy_axes(ax: Axes, title: str, last_step: int) -> Axes:
     return ax
 
 
-def panels(count: int, width: float = 7.6, height: float = 4.0) -> tuple[Figure, list[Axes]]:
+def panels(count: int, width: float = 7.6, height: float = 4.0, legend: bool = True) -> tuple[Figure, list[Axes]]:
     """A figure (inches) with panels side by side on one y axis, and room below for legend and caption."""
     figure = Figure(figsize=(width, height))
-    left, right, top, bottom = 0.58 / width, 1 - 0.16 / width, 1 - 0.32 / height, 1.33 / height
+    below = 1.33 if legend else 0.95
+    left, right, top, bottom = 0.58 / width, 1 - 0.16 / width, 1 - 0.32 / height, below / height
     space = {"left": left, "right": right, "top": top, "bottom": bottom, "wspace": 0.08}
     axes = figure.subplots(1, count, sharey=True, squeeze=False, gridspec_kw=space)
     return figure, list(axes[0])

@@ -1,8 +1,12 @@
 """Uncertainty: numbers in, a mean with its interval and n out. Arrays only; nothing is read or drawn.
 
 Every number of a report comes from here, so that none is without its n. `t_interval` is the default: a
-handful of seeds, roughly normal accuracies. `bootstrap_interval` assumes no shape and wants more seeds.
-`paired_difference` compares two settings seed by seed, which removes what both owe to the seed.
+handful of seeds, roughly normal accuracies. `log_t_interval` is for widths and ratios, which vary by factors.
+`bootstrap_interval` assumes no shape and wants more seeds. `paired_difference` compares two settings seed by
+seed, which removes what both owe to the seed.
+
+To each interval belongs a p value that the mean lies outside a region; it is below 5% exactly where the 95%
+interval misses the region. `holm` corrects several of them.
 """
 
 from __future__ import annotations
@@ -10,10 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit  # scipy.stats is three times as slow to import
+from scipy.special import stdtr, stdtrit  # scipy.stats is three times as slow to import
 
 Values = Sequence[float] | NDArray[np.floating]
 
@@ -22,7 +27,7 @@ Values = Sequence[float] | NDArray[np.floating]
 class Interval:
     """A mean over n seeds and the bounds of its confidence interval, in the units of the values.
 
-    `low` and `high` are nan when n = 1: one seed says nothing about the spread.
+    `low` and `high` are nan when n = 1: one seed says nothing about the spread. Equal values have width zero.
     """
 
     mean: float
@@ -50,11 +55,24 @@ def t_interval(values: Values, confidence: float = 0.95) -> Interval:
     Raises ValueError for an empty, not one-dimensional or not finite input.
     """
     sample = _checked(values, confidence)
+    if np.ptp(sample) == 0:
+        return _without_spread(sample)
     mean, n = float(sample.mean()), sample.size
-    if n == 1:
-        return Interval(mean, math.nan, math.nan, 1)
-    half = float(stdtrit(n - 1, (1 + confidence) / 2) * sample.std(ddof=1) / math.sqrt(n))
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * _standard_error(sample)
     return Interval(mean, mean - half, mean + half, n)
+
+
+def log_t_interval(values: Values, confidence: float = 0.95) -> Interval:
+    """Student's t interval of the logarithms, taken back: of the geometric mean, which it surrounds by factors.
+
+    values  # [seed], any unit, at least one, all positive and finite
+    Raises ValueError for a value that is not positive, and as `t_interval` does.
+    """
+    sample = _checked(values, confidence)
+    if np.ptp(sample) == 0:
+        return _without_spread(_positive(sample))
+    logs = t_interval(np.log(_positive(sample)), confidence)
+    return Interval(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), logs.n)
 
 
 def bootstrap_interval(
@@ -66,18 +84,11 @@ def bootstrap_interval(
     rng     the only source of randomness: the same generator state gives the same bounds
     Raises ValueError as `t_interval` does.
     """
-    from scipy import stats
-
     sample = _checked(values, confidence)
-    mean, n = float(sample.mean()), sample.size
-    if n == 1:
-        return Interval(mean, math.nan, math.nan, 1)
     if np.ptp(sample) == 0:  # BCa divides by the jackknife's spread: equal values would give nan bounds
-        return Interval(mean, mean, mean, n)
-    bounds = stats.bootstrap(
-        (sample,), np.mean, n_resamples=resamples, confidence_level=confidence, method="BCa", rng=rng
-    ).confidence_interval
-    return Interval(mean, float(bounds.low), float(bounds.high), n)
+        return _without_spread(sample)
+    low, high = _Bootstrap(sample, rng, resamples).bounds(confidence)
+    return Interval(float(sample.mean()), low, high, sample.size)
 
 
 def paired_difference(a: Values, b: Values, confidence: float = 0.95) -> Interval:
@@ -92,7 +103,107 @@ def paired_difference(a: Values, b: Values, confidence: float = 0.95) -> Interva
     return t_interval(first - second, confidence)
 
 
-def _checked(values: Values, confidence: float) -> NDArray[np.float64]:
+def t_p_outside(values: Values, at_least: float = -math.inf, at_most: float = math.inf) -> float:
+    """p value of a mean inside of [at_least, at_most]; small where the sample speaks for one outside.
+
+    The one-sided t tests against both bounds, the smaller p doubled: below 1 - c exactly where the t interval of
+    confidence c misses the region. One value refutes nothing (1.0); of equal values there is no doubt (0.0 or 1.0).
+
+    values             # [seed], as for `t_interval`
+    at_least, at_most  in the unit of the values
+    """
+    sample = _checked(values)
+    if np.ptp(sample) == 0:
+        return _p_without_spread(sample, at_least, at_most)
+    mean, error = float(sample.mean()), _standard_error(sample)
+    nearest = min((mean - at_least) / error, (at_most - mean) / error)
+    return min(1.0, 2 * float(stdtr(sample.size - 1, nearest)))
+
+
+def log_t_p_outside(values: Values, at_least: float = 0.0, at_most: float = math.inf) -> float:
+    """As `t_p_outside`, of the geometric mean, and agreeing with `log_t_interval`."""
+    sample = _positive(_checked(values))
+    if np.ptp(sample) == 0:
+        return _p_without_spread(sample, at_least, at_most)
+    low, high = (math.log(bound) if bound > 0 else -math.inf for bound in (at_least, at_most))
+    return t_p_outside(np.log(sample), low, high)
+
+
+def bootstrap_p_outside(
+    values: Values,
+    rng: np.random.Generator,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    resamples: int = 9999,
+) -> float:
+    """As `t_p_outside`, agreeing with `bootstrap_interval` of the same generator state.
+
+    It is the smallest p whose interval of confidence 1 - p misses the region, found to 1 / (resamples + 1).
+    """
+    sample = _checked(values)
+    if np.ptp(sample) == 0:
+        return _p_without_spread(sample, at_least, at_most)
+    bootstrap, known, steps = _Bootstrap(sample, rng, resamples), 0, resamples + 1
+    while steps - known > 1:  # not missed at p = known / (resamples + 1), missed (or p is 1) at steps
+        middle = (known + steps) // 2
+        low, high = bootstrap.bounds(1 - middle / (resamples + 1))
+        known, steps = (known, middle) if high < at_least or low > at_most else (middle, steps)
+    return steps / (resamples + 1)
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """p values that may be compared with one level together, by Holm's step-down rule; same order.
+
+    The chance that any true hypothesis falls below the level stays within it, whatever the dependence
+    (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).
+    Raises ValueError for a value outside of [0, 1].
+    """
+    if bad := [p for p in p_values if not 0 <= p <= 1]:
+        raise ValueError(f"p values lie between 0 and 1, not {bad}")
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(order), 0, -1)
+    steps = np.minimum(1.0, np.maximum.accumulate(factors * np.asarray(p_values, float)[order]))
+    adjusted = np.empty_like(steps)
+    adjusted[order] = steps
+    return tuple(adjusted.tolist())
+
+
+class _Bootstrap:
+    """Means of resamples, drawn once, and BCa bounds from them at any confidence."""
+
+    def __init__(self, sample: NDArray[np.float64], rng: np.random.Generator, resamples: int):
+        from scipy import stats
+
+        self._take = partial(stats.bootstrap, (sample,), np.mean, method="BCa")
+        self._drawn = self._take(n_resamples=resamples, rng=rng)
+
+    def bounds(self, confidence: float) -> tuple[float, float]:
+        bounds = self._take(n_resamples=0, bootstrap_result=self._drawn, confidence_level=confidence)
+        return float(bounds.confidence_interval.low), float(bounds.confidence_interval.high)
+
+
+def _without_spread(sample: NDArray[np.float64]) -> Interval:
+    value, n = float(sample[0]), sample.size  # not the mean, which rounding may move off the values
+    bound = value if n > 1 else math.nan
+    return Interval(value, bound, bound, n)
+
+
+def _p_without_spread(sample: NDArray[np.float64], at_least: float, at_most: float) -> float:
+    return 1.0 if sample.size == 1 or at_least <= sample[0] <= at_most else 0.0
+
+
+def _standard_error(sample: NDArray[np.float64]) -> float:
+    return float(sample.std(ddof=1)) / math.sqrt(sample.size)
+
+
+def _positive(sample: NDArray[np.float64]) -> NDArray[np.float64]:
+    if (sample <= 0).any():
+        bad = np.flatnonzero(sample <= 0).tolist()
+        raise ValueError(f"values that have no logarithm at positions {bad}: they are not positive")
+    return sample
+
+
+def _checked(values: Values, confidence: float = 0.95) -> NDArray[np.float64]:
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or sample.size == 0:
         raise ValueError(f"an interval is taken over seeds: expected shape [seed], got {list(sample.shape)}")

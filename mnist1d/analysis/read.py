@@ -3,7 +3,10 @@
 A plain local `sqlite:///` store is read with five SQL queries, which takes a tenth of the client's time and
 does without importing mlflow. Every other store, and a database whose tables are not as expected, goes
 through `MlflowClient`: runs in pages of 1000, histories one by one in threads, because the public API has no
-bulk call. Both roads give the same `Runs`; a test holds them together.
+bulk call. Both roads give the same `Runs`; tests hold them together.
+
+Every query is a transaction of its own, so that a sweep that is being written waits for no more than one of
+them; under write-ahead logging it does not wait at all.
 """
 
 from __future__ import annotations
@@ -13,12 +16,12 @@ import os
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,10 +29,14 @@ import pandas as pd
 from mnist1d.summary import typed
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run as StoredRun
+
+T = TypeVar("T")
 
 FINGERPRINT = "mnist1d.fingerprint"  # the tag every run of ours has, and nothing else: sweeps have none
 SWEEP = "mnist1d.sweep"
+KIND = "mnist1d.kind"
 _INFINITY = 1.797e308  # SQL stores keep an infinite value as the largest double
 
 
@@ -83,29 +90,56 @@ def read_runs(
     sweep: str | None = None,
     metrics: Sequence[str] = (),
     folder: str | None = None,
+    fingerprint: str | None = None,
 ) -> Runs:
     """Read runs, their configs and final metrics, and the histories of the metrics named.
 
-    uri         of the MLflow store, e.g. sqlite:///mlruns/mlflow.db or http://127.0.0.1:5000
-    experiment  only runs whose config has this `experiment`
-    sweep       only runs whose tag mnist1d.sweep is this
-    metrics     the metrics whose histories are read
-    folder      only runs in this MLflow experiment (the config's tracking.experiment)
+    uri          of the MLflow store, e.g. sqlite:///mlruns/mlflow.db or http://127.0.0.1:5000
+    experiment   only runs whose config has this `experiment`
+    sweep        only runs whose tag mnist1d.sweep is this
+    metrics      the metrics whose histories are read
+    folder       only runs in this MLflow experiment (the config's tracking.experiment)
+    fingerprint  only runs whose tag mnist1d.fingerprint is this: one run, however often it was trained
 
     Of runs with equal fingerprints the newest FINISHED one counts, or the newest if none finished. A local
     store that does not exist yet gives empty Runs and is not created. Raises StoreError where there is a
     store and it cannot be read.
     """
-    wanted = _Wanted(experiment, sweep, folder, tuple(metrics))
+    wanted = _Wanted(experiment, sweep, folder, tuple(metrics), fingerprint)
+    parts = _by_either_road(
+        uri,
+        short=lambda database: _from_sqlite(database, wanted),
+        long=lambda: _from_client(uri, wanted),
+        nothing=_parts(),
+    )
+    return _assemble(parts, wanted.metrics)
+
+
+def sweeps(uri: str, folder: str | None = None) -> pd.DataFrame:
+    """The sweeps of a store, oldest first: run_id, key, name, started (ms since 1970), status, folder.
+
+    `run_id` and `name` are those of the parent run, `key` is the tag mnist1d.sweep that its runs have too,
+    `folder` the MLflow experiment it is in. Arguments, absent stores and StoreError as for `read_runs`.
+    """
+    found = _by_either_road(
+        uri,
+        short=lambda database: _sweeps_from_sqlite(database, folder),
+        long=lambda: _sweeps_from_client(uri, folder),
+        nothing=pd.DataFrame(columns=_SWEEP_COLUMNS),
+    )
+    return found.sort_values("started", kind="stable", ignore_index=True)
+
+
+def _by_either_road(uri: str, *, short: Callable[[Path], T], long: Callable[[], T], nothing: T) -> T:
     database = _local_database(uri)
     if database is None:
-        return _assemble(_from_client(uri, wanted), wanted.metrics)
+        return long()
     if not database.exists():
-        return _assemble(_parts(), wanted.metrics)
+        return nothing
     try:
-        return _assemble(_from_sqlite(database, wanted), wanted.metrics)
+        return short(database)
     except (sqlite3.Error, pd.errors.DatabaseError):
-        return _assemble(_from_client(uri, wanted), wanted.metrics)
+        return long()
 
 
 @dataclass(frozen=True)
@@ -114,6 +148,7 @@ class _Wanted:
     sweep: str | None
     folder: str | None
     metrics: tuple[str, ...]
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +175,8 @@ WITH chosen AS (
   SELECT run_uuid FROM runs JOIN experiments USING (experiment_id)
   WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
     AND (:folder IS NULL OR experiments.name = :folder)
-    AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mnist1d.fingerprint')
+    AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mnist1d.fingerprint'
+                     AND (:fingerprint IS NULL OR value = :fingerprint))
     AND (:sweep IS NULL
          OR run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mnist1d.sweep' AND value = :sweep))
     AND (:experiment IS NULL
@@ -149,33 +185,71 @@ WITH chosen AS (
 _VALUE = "CASE WHEN is_nan THEN NULL ELSE value END AS value"
 
 
+_SWEEPS = """
+SELECT run_uuid AS run_id, sweep.value AS key, runs.name, start_time AS started, status, experiments.name AS folder
+FROM runs JOIN experiments USING (experiment_id) JOIN tags AS kind USING (run_uuid) JOIN tags AS sweep USING (run_uuid)
+WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
+  AND (:folder IS NULL OR experiments.name = :folder)
+  AND kind.key = 'mnist1d.kind' AND kind.value = 'sweep' AND sweep.key = 'mnist1d.sweep'
+"""
+_SWEEP_COLUMNS = ["run_id", "key", "name", "started", "status", "folder"]
+
+
 def _from_sqlite(database: Path, wanted: _Wanted) -> _Parts:
-    names: dict[str, Any] = {"experiment": wanted.experiment, "sweep": wanted.sweep, "folder": wanted.folder}
+    names: dict[str, Any] = {key: getattr(wanted, key) for key in ("experiment", "sweep", "folder", "fingerprint")}
     marks = ", ".join(f":metric{i}" for i in range(len(wanted.metrics)))
     names |= {f"metric{i}": metric for i, metric in enumerate(wanted.metrics)}
-    address = f"{database.absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(address, uri=True, timeout=20)) as connection:
+    with _reading(database) as connection:
 
-        def ask(columns: str, rest: str) -> pd.DataFrame:
-            query = f"{_CHOSEN} SELECT run_uuid AS run_id, {columns} FROM {rest}"
-            return pd.read_sql_query(query, connection, params=names)
+        def ask(columns: str, table: str, rest: str = "") -> pd.DataFrame:
+            # CROSS: without it SQLite goes through the metrics of all runs to find those of a few
+            found = f"{_CHOSEN} SELECT run_uuid AS run_id, {columns} FROM chosen CROSS JOIN {table} USING (run_uuid)"
+            return pd.read_sql_query(f"{found} {rest}", connection, params=names)
 
         return _Parts(
-            ask("name, status, start_time AS started, end_time AS ended", "chosen JOIN runs USING (run_uuid)"),
-            ask("key, value", "chosen JOIN params USING (run_uuid)"),
-            ask("key, value", "chosen JOIN tags USING (run_uuid) WHERE key LIKE 'mnist1d.%'"),
-            ask(f"key, {_VALUE}", "chosen JOIN latest_metrics USING (run_uuid)"),
-            ask(
-                f"key, step, {_VALUE}",
-                f"chosen JOIN metrics USING (run_uuid) WHERE key IN ({marks}) ORDER BY timestamp",
-            ),
+            ask("name, status, start_time AS started, end_time AS ended", "runs"),
+            ask("key, value", "params"),
+            ask("key, value", "tags", "WHERE key LIKE 'mnist1d.%'"),
+            ask(f"key, {_VALUE}", "latest_metrics"),
+            ask(f"key, step, {_VALUE}", "metrics", f"WHERE key IN ({marks}) ORDER BY timestamp"),
         )
+
+
+def _sweeps_from_sqlite(database: Path, folder: str | None) -> pd.DataFrame:
+    with _reading(database) as connection:
+        return pd.read_sql_query(_SWEEPS, connection, params={"folder": folder})
+
+
+def _reading(database: Path) -> closing[sqlite3.Connection]:
+    """A connection that cannot write, and that waits for whoever is committing just then."""
+    return closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=20))
 
 
 # -- the long road: any store, through the client ---------------------------------------------------------
 
 
 def _from_client(uri: str, wanted: _Wanted) -> _Parts:
+    with _client(uri) as client:
+        runs = _search(client, _clauses(wanted), _folders(client, wanted.folder))
+        return _parts(runs, _points(client, runs, wanted.metrics))
+
+
+def _sweeps_from_client(uri: str, folder: str | None) -> pd.DataFrame:
+    with _client(uri) as client:
+        folders = _folders(client, folder)
+        runs = _search(client, [f"tags.`{KIND}` = 'sweep'", f"tags.`{SWEEP}` != ''"], folders)
+    rows = [_sweep(run, folders[run.info.experiment_id]) for run in runs]
+    return pd.DataFrame(rows, columns=_SWEEP_COLUMNS)
+
+
+def _sweep(run: StoredRun, folder: str) -> tuple[Any, ...]:
+    info = run.info
+    return info.run_id, run.data.tags[SWEEP], info.run_name, info.start_time, info.status, folder
+
+
+@contextmanager
+def _client(uri: str) -> Iterator[MlflowClient]:
+    """A client of the store; what goes wrong while it is used becomes a StoreError."""
     if uri.startswith("http"):
         _check_server(uri)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by mlflow at import
@@ -184,9 +258,7 @@ def _from_client(uri: str, wanted: _Wanted) -> _Parts:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        client = MlflowClient(uri)
-        runs = _search(client, wanted)
-        return _parts(runs, _points(client, runs, wanted.metrics))
+        yield MlflowClient(uri)
     except (MlflowException, SQLAlchemyError) as error:
         raise StoreError(f"cannot read runs from {uri}: {str(error).splitlines()[0]}") from error
 
@@ -201,17 +273,27 @@ def _check_server(uri: str) -> None:
         raise StoreError(f"the MLflow server at {uri} does not answer: {error}") from error
 
 
-def _search(client: Any, wanted: _Wanted) -> list[StoredRun]:
-    clauses = [f"tags.`{FINGERPRINT}` != ''"]
+def _clauses(wanted: _Wanted) -> list[str]:
+    """The conditions in the search language of MLflow."""
+    marked = f"= {_quoted(wanted.fingerprint)}" if wanted.fingerprint is not None else "!= ''"
+    clauses = [f"tags.`{FINGERPRINT}` {marked}"]
     if wanted.experiment is not None:
         clauses.append(f"params.experiment = {_quoted(wanted.experiment)}")
     if wanted.sweep is not None:
         clauses.append(f"tags.`{SWEEP}` = {_quoted(wanted.sweep)}")
-    folders = [e.experiment_id for e in client.search_experiments() if wanted.folder in (None, e.name)]
+    return clauses
+
+
+def _folders(client: MlflowClient, folder: str | None) -> dict[str, str]:
+    """Id -> name of the MLflow experiments to search."""
+    return {each.experiment_id: each.name for each in client.search_experiments() if folder in (None, each.name)}
+
+
+def _search(client: MlflowClient, clauses: Sequence[str], folders: Mapping[str, str]) -> list[StoredRun]:
     runs: list[StoredRun] = []
     token: str | None = None
     while folders:
-        page = client.search_runs(folders, " and ".join(clauses), max_results=1000, page_token=token)
+        page = client.search_runs(list(folders), " and ".join(clauses), max_results=1000, page_token=token)
         runs += page
         token = page.token
         if not token:

@@ -1,0 +1,161 @@
+"""Claims in Markdown: the summary of verdicts, and the evidence of each claim part by part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from mnist1d.analysis.claims import Claim, Finding, Judgement, Part, Verdict
+from mnist1d.analysis.document import plain, slug, table
+from mnist1d.analysis.intervals import Interval
+
+SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "no runs": "–"}  # seen without colour
+LEGEND = (
+    "Measured: mean over n seeds ± half of its 95% interval. A claim is reproduced if the interval of each of its "
+    "parts lies within bounds that were set before the runs, not reproduced if that of one part lies outside of "
+    "them (p: of a mean within them, after Holm over the parts), else inconclusive. A quirk is worth what is "
+    "measured with it minus what is measured without it, at the same seeds."
+)
+
+
+def unjudged(claim: Claim) -> Judgement:
+    """The judgement of a claim whose experiment has no page: no runs."""
+    verdict = Verdict("no runs", 0)
+    findings = (Finding(label, part, None, 1.0, verdict) for label, part in claim.parts.items())
+    return Judgement(claim, verdict, tuple(findings), ())
+
+
+def counted(judgements: Iterable[Judgement]) -> str:
+    """How many claims there are, and how many of each verdict."""
+    counts = Counter[str](judgement.verdict.kind for judgement in judgements)
+    texts = [f"{counts[kind]} {kind if kind != 'no runs' else 'without runs'}" for kind in SIGNS if counts[kind]]
+    return f"**{counts.total()} claims:** {', '.join(texts)}." if counts else ""
+
+
+def summary(judgements: Iterable[tuple[str, Judgement]]) -> str:
+    """One line per claim, with links to its evidence and to its section, whose heading is the first of a pair."""
+    rows = [
+        (
+            f"[{plain(judgement.claim.title)}](#{slug(judgement.claim.title)})",
+            _said(judgement.findings),
+            _measured(judgement.findings, judgement.claim.unit),
+            _n(judgement.findings),
+            shown(judgement.verdict),
+            f"[{section}](#{slug(section)})",
+        )
+        for section, judgement in judgements
+    ]
+    return table(("claim", "paper says", "measured", "n", "verdict", "section"), rows)
+
+
+def evidence(judgement: Judgement) -> list[str]:
+    """A claim's heading, verdict, parts and quirks, then the reason of its rule and the source of its numbers."""
+    claim = judgement.claim
+    place = ", ".join(filter(None, (claim.section, claim.figure)))
+    where = f"paper: {place}" if place else "not in the paper"
+    parts = [f"#### {plain(claim.title)}", f"**{shown(judgement.verdict)}** · {where} · `{claim.id}`"]
+    rows = [
+        (
+            plain(finding.label),
+            number(finding.interval, claim.unit),
+            _count(finding.interval),
+            rule(finding.part),
+            _known(finding.part.published),
+            _known(finding.part.printed),
+            _p(finding),
+            shown(finding.verdict),
+        )
+        for finding in judgement.findings
+    ]
+    columns = ("part", f"measured ({claim.unit})", "n", "rule", "paper", "its code printed", "p", "verdict")
+    parts.append(table(columns, rows))
+    parts += _quirks(judgement) if judgement.quirks else []
+    reasons = (
+        f"{name}: {text.rstrip('.')}." for name, text in (("Rule", claim.because), ("Source", claim.source)) if text
+    )
+    return [*parts, plain(" ".join(reasons))]
+
+
+def _quirks(judgement: Judgement) -> list[str]:
+    """What another reading of the protocol gives, and what it was worth at the same seeds."""
+    unit = judgement.claim.unit
+    rows = [
+        (
+            found.label,
+            plain(effect.label),
+            number(effect.interval, unit),
+            _count(effect.interval),
+            number(effect.worth, unit, "+"),
+        )
+        for found in judgement.quirks
+        for effect in found.effects
+    ]
+    meanings = "\n".join(f"- Quirk `{found.label}`: {plain(found.quirk.says)}" for found in judgement.quirks)
+    return [meanings, table(("quirk", "part", f"measured ({unit})", "n", "worth"), rows)]
+
+
+def shown(verdict: Verdict) -> str:
+    """A verdict with its sign: ✓ reproduced, ? inconclusive at n=3."""
+    return f"{SIGNS[verdict.kind]} {verdict}"
+
+
+def rule(part: Part) -> str:
+    """The bounds in words: 30 to 40, at least 30, at most 40."""
+    if part.at_least is not None and part.at_most is not None:
+        return f"{part.at_least:g} to {part.at_most:g}"
+    return f"at least {part.at_least:g}" if part.at_least is not None else f"at most {part.at_most:g}"
+
+
+def number(interval: Interval | None, unit: str, sign: str = "") -> str:
+    """Mean ± half of the interval; mean [low, high] where it is not symmetric; the mean alone for one seed.
+
+    sign  "+" shows that of a positive mean too
+    """
+    if interval is None:
+        return "–"
+    form = ".1f" if unit in ("%", "points") else ".3g"
+    mean = f"{interval.mean:{sign}{form}}"
+    if interval.n == 1:
+        return mean
+    lopsided = abs(interval.low + interval.high - 2 * interval.mean) > 0.02 * (interval.high - interval.low)
+    if lopsided:
+        return f"{mean} [{interval.low:{sign}{form}}, {interval.high:{sign}{form}}]"
+    return f"{mean} ± {interval.half_width:{form}}"
+
+
+def _count(interval: Interval | None) -> str:
+    return str(interval.n) if interval else "0"
+
+
+def _measured(findings: Sequence[Finding], unit: str) -> str:
+    if not any(finding.interval for finding in findings):
+        return "–"
+    return f"{_by_part(findings, [number(finding.interval, unit) for finding in findings])} {unit}"
+
+
+def _said(findings: Sequence[Finding]) -> str:
+    return _by_part(findings, [_known(finding.part.published) for finding in findings])
+
+
+def _by_part(findings: Sequence[Finding], texts: Sequence[str]) -> str:
+    """One text for all parts where they agree, else each with its part."""
+    if len(set(texts)) == 1:
+        return texts[0]
+    return "; ".join(f"{plain(finding.label)} {text}" for finding, text in zip(findings, texts, strict=True))
+
+
+def _known(value: float | str | None) -> str:
+    if value is None:
+        return "–"
+    return plain(value) if isinstance(value, str) else f"{value:g}"
+
+
+def _p(finding: Finding) -> str:
+    if finding.interval is None or finding.interval.n < 2:
+        return "–"
+    return f"{finding.p_outside:.2g}" if finding.p_outside >= 0.001 else "< 0.001"
+
+
+def _n(findings: Sequence[Finding]) -> str:
+    counts = sorted({finding.interval.n if finding.interval else 0 for finding in findings})
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"

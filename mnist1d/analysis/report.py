@@ -1,0 +1,220 @@
+"""The report: every claim with its verdict, then a section per experiment, as Markdown and as one HTML page.
+
+Markdown is the original; the page is made from exactly that text, with figures and style inside it, so that the
+two cannot differ. Every number comes from runs or, through the judgements, from conf/claim/.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from mnist1d.analysis.claims import Finding, Judgement
+from mnist1d.analysis.document import code, document, escaped, plain
+from mnist1d.analysis.evidence import LEGEND, counted, evidence, summary
+from mnist1d.analysis.figures import lab_style
+from mnist1d.analysis.page import Page, Picture
+from mnist1d.analysis.protocol import ranges
+
+TITLE = "MNIST-1D Lab: what holds of the paper"
+NOTES = Path(__file__).parents[2] / "docs" / "experiments"
+DEFAULT = "paper"  # the profile of a command line without one
+MOST_REMARKS = 30
+
+
+@dataclass(frozen=True)
+class Section:
+    """One experiment of the report.
+
+    experiment  its name
+    page        None where no run is finished
+    judgements  of all its claims, in the order of their file
+    absent      why there is no page; "" where there is one
+    """
+
+    experiment: str
+    page: Page | None
+    judgements: tuple[Judgement, ...]
+    absent: str = ""
+
+    @property
+    def title(self) -> str:
+        """The heading: Double descent."""
+        return self.experiment.replace("_", " ").capitalize()
+
+    @property
+    def command(self) -> str:
+        """What makes its runs, in the size they have."""
+        found = set(self.page.table["profile"]) if self.page else set()
+        size = "".join(f" profile={name}" for name in found if len(found) == 1 and name != DEFAULT)
+        return f"python train.py -m experiment={self.experiment}{size}"
+
+
+def write(sections: Sequence[Section], output: Path) -> tuple[Path, ...]:
+    """Write the report into `output` and return the files.
+
+    report.md, report.html and claims.csv (one line per part of a claim); in a folder per experiment its pictures
+    as svg and png, and runs.csv (one line per run). Folders are made as needed, files replaced.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    saved = [path for section in sections for path in _save(section, output / section.experiment)]
+    text, page = output / "report.md", output / "report.html"
+    text.write_text(markdown(sections, datetime.now(UTC), output), encoding="utf-8")
+    page.write_text(document(text.read_text(encoding="utf-8"), output), encoding="utf-8")
+    return (page, text, _write_claims(sections, output / "claims.csv"), *saved)
+
+
+# -- text -------------------------------------------------------------------------------------------------
+
+
+def markdown(sections: Sequence[Section], made: datetime, output: Path) -> str:
+    """The whole report; pictures are named as `write` saves them, links to notes are relative to `output`."""
+    judged = [(section.title, judgement) for section in sections for judgement in section.judgements]
+    counts = counted(judgement for _, judgement in judged)
+    parts = [f"# {TITLE}", *_provenance(sections, made), counts, summary(judged), LEGEND]
+    for section in sections:
+        parts += [f"## {section.title}", *_section(section, output)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _provenance(sections: Sequence[Section], made: datetime) -> list[str]:
+    tables = [section.page.table for section in sections if section.page]
+    lines = [f"- **Made:** {made:%Y-%m-%d %H:%M} UTC"]
+    for name, tag in (("Machine", "machine"), ("Versions", "versions"), ("Code", "git")):
+        found = dict.fromkeys(value for table in tables for value in _tags(table, tag))
+        lines += [f"- **{name}:** {plain('; '.join(found))}"] if found else []
+    doubts = [f"> **Warning:** {section.title}: {doubt}" for section in sections for doubt in _doubts(section)]
+    return ["\n".join(lines), "\n>\n".join(doubts)]
+
+
+def _tags(table: pd.DataFrame, name: str) -> list[str]:
+    """The different values of the tag mnist1d.<name> among finished runs, in order of appearance."""
+    done = table[table["status"] == "FINISHED"]
+    key = f"mnist1d.{name}"
+    return list(done[key].dropna().unique()) if key in done else []
+
+
+def _doubts(section: Section) -> list[str]:
+    states = _tags(section.page.table, "git") if section.page else []
+    several = (
+        [f"its runs come from {len(states)} versions of the code: {', '.join(states)}."] if len(states) > 1 else []
+    )
+    dirty = [state for state in states if state.endswith("-dirty")]
+    unknown = ["no version of the code is known for some runs."] if "unknown" in states else []
+    return several + [f"some runs were made with uncommitted changes: {', '.join(dirty)}."] * bool(dirty) + unknown
+
+
+def _section(section: Section, output: Path) -> list[str]:
+    if section.page is None:
+        body = [f"**No results:** {plain(section.absent)}. To make them:", code(section.command)]
+    else:
+        body = [*_facts(section.page.table)]
+        body += [f"![{p.alt}]({section.experiment}/{p.name}.svg)\n\n*{p.caption}*" for p in section.page.pictures]
+        body += [escaped(table).markdown() for table in section.page.tables]
+        body += _remarks(section.page.remarks)
+    body += ["### Evidence"] if section.judgements else []
+    body += [text for judgement in section.judgements for text in evidence(judgement)]
+    body += _notes(section.experiment, output)
+    if section.page:
+        analysis = f"python analyze.py experiment={section.experiment}"
+        body += ["### To do it again", code(section.command, analysis)]
+    return body
+
+
+def _facts(table: pd.DataFrame) -> list[str]:
+    done = table[table["status"] == "FINISHED"]
+    lost = ", ".join(f"{n} {status}" for status, n in table["status"].value_counts().items() if status != "FINISHED")
+    seeds = sorted(set(done["seed"]))
+    lines = [
+        f"- **Runs:** {len(done)} finished" + (f", {lost}" if lost else ""),
+        f"- **Seeds:** n = {len(seeds)} ({ranges(seeds)})",
+    ]
+    lines.append(f"- **Profile:** {', '.join(map(str, done['profile'].unique()))}")
+    begin, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (done["started"].min(), done["ended"].max()))
+    same_day = "%H:%M" if begin.date() == end.date() else "%Y-%m-%d %H:%M"
+    lines.append(f"- **Trained:** {begin:%Y-%m-%d %H:%M} to {end:{same_day}} UTC{_spent(done)}")
+    return ["\n".join(lines)]
+
+
+def _spent(done: pd.DataFrame) -> str:
+    """Runs of a stack share its wall time, so that each counts for its part."""
+    if not {"time/wall_seconds", "mnist1d.stack_size"} <= set(done):
+        return ""
+    wall = (done["time/wall_seconds"] / done["mnist1d.stack_size"].astype(float)).sum()
+    return f"; {wall:,.0f} s of training, {done['time/cpu_seconds'].sum():,.0f} s of processor time"
+
+
+def _remarks(remarks: Sequence[str]) -> list[str]:
+    lines = [f"- {plain(remark)}" for remark in remarks[:MOST_REMARKS]]
+    if len(remarks) > MOST_REMARKS:
+        lines.append(f"- and {len(remarks) - MOST_REMARKS} more, which `python analyze.py` prints")
+    return ["### Missing and left out", "\n".join(lines)] if lines else []
+
+
+def _notes(experiment: str, output: Path) -> list[str]:
+    """Protocol and quirks, from docs/experiments/: headings two levels down, its links as seen from `output`."""
+    path = NOTES / f"{experiment}.md"
+    if not path.exists():
+        return []
+    text, fenced = [], False
+    for line in path.read_text(encoding="utf-8").splitlines():
+        fenced ^= line.startswith("```")
+        text.append(line if fenced or not line.startswith("#") else f"##{line}")
+    here = os.path.relpath(NOTES, output)
+    return [re.sub(r"\]\((?![a-z]+:|#)", f"]({here}/", "\n".join(text).strip())]
+
+
+# -- files ------------------------------------------------------------------------------------------------
+
+
+def _save(section: Section, folder: Path) -> list[Path]:
+    if section.page is None:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = [path for picture in section.page.pictures for path in _draw(picture, folder)]
+    return [*pictures, _write_runs(section.page.table, folder / "runs.csv")]
+
+
+def _draw(picture: Picture, folder: Path) -> list[Path]:
+    svg, png = (folder / f"{picture.name}.{kind}" for kind in ("svg", "png"))
+    with lab_style():
+        picture.figure.savefig(svg, metadata={"Date": None})  # the same numbers give the same file
+        picture.figure.savefig(png)
+    return [svg, png]
+
+
+def _write_runs(table: pd.DataFrame, path: Path) -> Path:
+    """One line per run: what differs between them, without what is only bookkeeping."""
+    noise = re.compile(r"mnist1d\.(?!reason)|time/|name$|started$|ended$|model\._target_$")
+    varying = [key for key in table if not noise.match(key) and table[key].map(str).nunique() > 1]
+    columns = list(dict.fromkeys(["model.name", *varying, "seed", "status", "run_id"]))
+    table[columns].to_csv(path, index=False)
+    return path
+
+
+def _write_claims(sections: Sequence[Section], path: Path) -> Path:
+    """One line per part of a claim, with the numbers in full."""
+    columns = ["experiment", "claim", "part", "mean", "low", "high", "n", "unit"]
+    columns += ["at_least", "at_most", "published", "printed", "verdict"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(columns)
+        for section in sections:
+            for judgement in section.judgements:
+                for finding in judgement.findings:
+                    out.writerow([section.experiment, *_line(judgement, finding)])
+    return path
+
+
+def _line(judgement: Judgement, finding: Finding) -> list[object]:
+    found, part = finding.interval, finding.part
+    measured = [found.mean, found.low, found.high, found.n] if found else ["", "", "", 0]
+    bounds = [part.at_least, part.at_most, part.published, part.printed]
+    return [judgement.claim.id, finding.label, *measured, judgement.claim.unit, *bounds, finding.verdict]

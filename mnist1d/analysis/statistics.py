@@ -1,0 +1,36 @@
+"""Statistics that every experiment has: one number per seed from a table of finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from mnist1d.spelling import nearest
+
+
+def level(table: pd.DataFrame, measure: str, where: Mapping[str, Any]) -> pd.Series:
+    """The column `measure` of one setting, indexed by seed; seeds without a result are left out.
+
+    table  finished runs of one protocol, one row per setting and seed
+    where  column -> value; together they must leave one row per seed
+    Raises KeyError for a column that `table` lacks, ValueError where the rows belong to several settings.
+    """
+    rows = table
+    for key in (measure, *where):
+        if key not in table:
+            close = "".join(f"; did you mean {word}" for word in nearest(key, table.columns)[:1])
+            raise KeyError(f"runs have no column {key!r}{close}")
+    for key, value in where.items():
+        rows = rows[rows[key] == value]
+    if rows["seed"].duplicated().any():
+        texts = rows.drop(columns=["seed", "run_id"], errors="ignore").map(str)
+        varying = [key for key in texts if texts[key].nunique() > 1 and "." in key and not key.startswith("mnist1d.")]
+        raise ValueError(f"{dict(where)} picks several settings, which differ in {', '.join(varying)}")
+    return rows.set_index("seed")[measure].astype(float).dropna().sort_index()
+
+
+def difference(table: pd.DataFrame, measure: str, of: Mapping[str, Any], minus: Mapping[str, Any]) -> pd.Series:
+    """`measure` of one setting minus that of another, paired: the seeds that both have. As `level` otherwise."""
+    return (level(table, measure, of) - level(table, measure, minus)).dropna()

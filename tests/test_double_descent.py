@@ -70,6 +70,14 @@ def finished(runs: Runs) -> pd.DataFrame:
     return table[table["status"] == "FINISHED"]
 
 
+def test_a_difference_between_widths_takes_the_nearest_of_the_grid() -> None:
+    table = table_of(arm_of("mlp", "redraw", PEAKED))
+    for of, minus, points in ((47, 16, 9.0), (50, 15, 9.0), (47, None, 10.0), (250, None, 0.0)):
+        found = curves.error_difference(table, "mlp", "redraw", of, minus)
+        assert found.to_dict() == pytest.approx(dict.fromkeys((0, 1, 2), points))
+    assert curves.error_difference(table, "mlp", "flip", 47).empty
+
+
 @pytest.fixture(scope="module")
 def runs() -> Runs:
     return runs_of(

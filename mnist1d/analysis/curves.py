@@ -176,6 +176,19 @@ def second_descent(table: pd.DataFrame, model: str, arm: str, from_width: float,
     return _each(curves(table, model, arm, "test_error", from_width), gained, places)
 
 
+def error_difference(table: pd.DataFrame, model: str, arm: str, of: float, minus: float | None = None) -> pd.Series:
+    """The test error at one width minus that at another, in points, by seed.
+
+    of, minus  widths; of the grid the one nearest to it on a logarithmic axis counts. None: the widest
+    """
+    errors = curves(table, model, arm, "test_error")
+    if errors.empty:
+        return pd.Series(dtype=float).rename_axis("seed")
+    widths = np.log(errors.index.to_numpy(dtype=float))
+    at, other = (abs(widths - np.log(width)).argmin() if width else -1 for width in (of, minus))
+    return errors.iloc[at] - errors.iloc[other]
+
+
 def peak_width(table: pd.DataFrame, model: str, arm: str, from_width: float, by: Fit = "centre") -> pd.Series:
     """The width of the test error's peak, by seed.
 
@@ -241,6 +254,7 @@ STATISTICS = {
         difference,
         prominence,
         second_descent,
+        error_difference,
         peak_width,
         loss_peak_width,
         threshold_width,

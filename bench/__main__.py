@@ -1,7 +1,8 @@
 """Time stacks against plain loops and write docs/bench.md and docs/bench.json.
 
-python -m bench             all tables, about four minutes
-python -m bench steps=MLP   only the rows of the first table whose name holds MLP, printed, nothing written
+python -m bench               all tables, about seven minutes
+python -m bench steps=MLP     only the rows of the first table whose name holds MLP, printed, nothing written
+python -m bench experiments   only the tables about the experiments, two to three minutes, printed, nothing written
 """
 
 import datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bench import data, main_job, make_run, overhead
+from bench import data, experiments, main_job, make_run, overhead
 from bench.steps import CASES, Result, measure
 from mnist1d import provenance
 from mnist1d.fit import quiet
@@ -60,6 +61,9 @@ def main() -> None:
     quiet()
     keep_freed_memory()  # as every fit does; the plain loop gains from it too
     torch.set_num_threads(provenance.cores())
+    if sys.argv[1:] == ["experiments"]:
+        print(experiments.section(experiments.figures(map(experiments.measure, experiments.CASES)), markdown))
+        return
     wanted = sys.argv[1].removeprefix("steps=") if len(sys.argv) > 1 else ""
     rows = []
     for case in CASES:
@@ -69,7 +73,8 @@ def main() -> None:
     if wanted:
         print(markdown(rows))
         return
-    write(rows, data.measure(), *overhead_figures(), *main_job.measure())
+    whole = experiments.figures(map(experiments.measure, experiments.CASES))
+    write(rows, whole, data.measure(), *overhead_figures(), *main_job.measure())
 
 
 def overhead_figures() -> tuple[float, float]:
@@ -79,12 +84,19 @@ def overhead_figures() -> tuple[float, float]:
 
 
 def write(
-    rows: list[dict[str, Any]], samples: dict[str, int], bare: float, ratio: float, plain_s: float, ours_s: float
+    rows: list[dict[str, Any]],
+    whole: dict[str, list[dict[str, Any]]],
+    samples: dict[str, int],
+    bare: float,
+    ratio: float,
+    plain_s: float,
+    ours_s: float,
 ) -> None:
     """The tables as a page and as JSON."""
     figures = {
         "machine": machine(),
         "milliseconds per step per run": rows,
+        "experiments": whole,
         "samples per second": samples,
         "Lightning and tracking over the bare stacked loop": round(ratio, 3),
         "main job, ten seeds, seconds": {"plain script": round(plain_s, 1), "train.py": round(ours_s, 1)},
@@ -115,7 +127,8 @@ A 2000-step fit of 20 MLPs, evaluated nine times, each run recorded in MLflow wi
 
 40 runs (`{" ".join(main_job.OURS)}`), 6001 steps, 25 evaluations each, imports and tracking included:
 plain-loop script {plain_s:.0f} s, `train.py` {ours_s:.0f} s, ratio {plain_s / ours_s:.1f}.
-"""
+
+{experiments.section(whole, markdown)}"""
     (DOCS / "bench.md").write_text(page)
     print(page)
 

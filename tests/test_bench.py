@@ -1,15 +1,20 @@
 """The benchmark measures what it says; never how fast it is."""
 
+import math
+
 import pytest
 import torch
 
-from bench import make_run
+from bench import CONF, experiments, make_run
 from bench.__main__ import markdown, row
+from bench.experiments import Case as Experiment
+from bench.experiments import Estimate, Point, between, evaluated_rows, idle_work, measure_points, runs_of, total
 from bench.overhead import measure as measure_overhead
 from bench.plain import plain_loop, plain_run
 from bench.steps import CASES, Case, measure, stacked_loop
 from bench.timing import Timing, Variant, side_by_side
-from mnist1d.config import Run
+from mnist1d.config import Run, check
+from mnist1d.plan import fingerprint
 
 
 def test_ratios_are_taken_turn_by_turn() -> None:
@@ -60,3 +65,97 @@ def test_overhead_is_measured_on_a_real_sweep() -> None:
 
     bare, full = measure_overhead(shortened, turns=2)
     assert len(bare.milliseconds) == len(full.milliseconds) == 2
+
+
+@pytest.fixture(scope="module")
+def sweeps() -> dict[str, list[Run]]:
+    """The runs of every case, by its name."""
+    return {case.name: runs_of(*case.overrides) for case in experiments.CASES}
+
+
+def test_an_estimate_is_about_the_runs_of_the_paper_profile(sweeps: dict[str, list[Run]]) -> None:
+    for runs in sweeps.values():
+        assert {run.profile for run in runs} == {"paper"}
+        assert len({fingerprint(run) for run in runs}) == len(runs)
+    profile = sweeps["double descent, MLP"][0].profiles["paper"]
+    arms = ("clean", "redraw", "flip")
+    assert len(sweeps["double descent, MLP"]) == len(profile["hidden"].split(",")) * len(arms) * profile["seeds"]
+    assert {run.data.seed for run in sweeps["pooling"]} == set(range(42, 52))
+
+
+@pytest.mark.parametrize("case", experiments.CASES, ids=lambda case: case.name.replace(" ", "-"))
+def test_every_run_has_a_measured_place(case: Experiment, sweeps: dict[str, list[Run]]) -> None:
+    places = [case.place(run) for run in sweeps[case.name]]
+    for curve in {curve for curve, _ in places}:
+        assert {size for other, size in places if other == curve} >= set(case.anchors)
+
+
+def test_sizes_in_between_lie_on_a_power_law() -> None:
+    cubes = {2: 8.0, 10: 1000.0}
+    assert between(cubes, 4) == pytest.approx(64)
+    assert between(cubes, 10) == pytest.approx(1000)
+    assert (between(cubes, 1), between(cubes, 99)) == pytest.approx((8, 1000))
+
+
+def test_each_side_is_charged_for_what_it_evaluates(sweeps: dict[str, list[Run]]) -> None:
+    descent, pooling = sweeps["double descent, MLP"][0], sweeps["pooling"][0]
+    assert evaluated_rows(descent) == (16_000, 16_000, 5 * 16_000 + 12_000)
+    assert (pooling.data.rows[0], pooling.trainer.eval_samples) == (1000, 1000)
+    assert evaluated_rows(pooling) == (61 * 3000, 61 * 2000, 61 * 2000 + 1000)
+
+
+def made_up(steps: tuple[float, float, float], turns: int) -> Point:
+    times = [Timing("a step", [value] * turns) for value in steps]
+    none = Timing("an evaluation", [1e-9] * turns)
+    return Point("made up", 1, (times[0], times[1], times[2]), (none, none, none))
+
+
+def test_times_are_added_up_over_runs() -> None:
+    case = experiments.CASES[0]
+    runs = [
+        make_run("model=mlp", "optimizer=sgd", f"model.hidden={hidden}", "trainer.max_steps=10") for hidden in (4, 8)
+    ]
+    points = {(): {4: made_up((4.0, 2.0, 1.0), 3), 16: made_up((64.0, 2.0, 1.0), 3)}}
+    sides = [total(case, runs, points, side, 3).median for side in range(3)]
+    assert sides == pytest.approx([10 * (4 + 16), 10 * (2 + 2), 10 * (1 + 1)])
+    plain, kindest, ours = (Timing(str(side), [value]) for side, value in enumerate(sides))
+    estimate = Estimate(case, 2, (plain, kindest, ours), 0.0, [])
+    assert experiments.row(estimate)["reference / ours"] == 10.0
+    assert experiments.row(estimate)["kindest / ours"] == 2.0
+
+
+@pytest.mark.parametrize("case", experiments.CASES, ids=lambda case: case.name.replace(" ", "-"))
+def test_a_point_is_measured_on_all_sides(case: Experiment, sweeps: dict[str, list[Run]]) -> None:
+    smallest = [run for run in sweeps[case.name] if case.place(run)[1] == case.anchors[0]][:2]
+    points = measure_points(case, smallest, turns=1, seconds=1e-6)
+    ((curve, sizes),) = points.items()
+    point = sizes[case.anchors[0]]
+    assert point.members == 2
+    assert all(math.isfinite(timing.median) for timing in (*point.steps, *point.rows))
+    assert point.steps[0].name == "plain loop"
+    assert (point.steps[0] is point.steps[1]) == (case.name == "pooling")  # whose reference has no DataLoader
+    assert (curve, sizes.keys()) == (case.place(smallest[0])[0], {case.anchors[0]})
+
+
+def test_a_sliced_epoch_has_every_sample_once() -> None:
+    x = torch.arange(10.0)
+    epochs = experiments._sliced_epochs(x, x.long(), 4, torch.Generator().manual_seed(0))
+    orders = [torch.cat([batch for batch, _ in epoch]) for epoch in (next(epochs), next(epochs))]
+    assert all(torch.equal(order.sort().values, x) for order in orders)
+    assert not torch.equal(*orders)
+
+
+@pytest.mark.parametrize("case", experiments.CASES, ids=lambda case: case.name.replace(" ", "-"))
+def test_the_command_of_the_fixed_part_is_sound(case: Experiment, sweeps: dict[str, list[Run]]) -> None:
+    overrides = idle_work(case, sweeps[case.name][0])
+    check(["-m", *overrides], CONF)  # ends the program at a fault
+    assert f"trainer.max_steps={61 if case.name == 'pooling' else 5}" in overrides
+
+
+def test_the_section_has_both_tables() -> None:
+    case = experiments.CASES[2]
+    sides = Timing("reference", [4000.0]), Timing("kindest", [2000.0]), Timing("ours", [1000.0])
+    estimate = Estimate(case, 7, sides, 0.4, [made_up((4.0, 2.0, 1.0), 1)])
+    text = experiments.section(experiments.figures([estimate]), markdown)
+    assert "| pooling | 7 | 4 | 2 | 1 | 0 | 4.0 | 2.0 | 4 |" in text
+    assert "| made up | 1 | 4.0 | 2.0 | 1.0 | 4.0 | 2.0 | 0.0 | 0.0 |" in text

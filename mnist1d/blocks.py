@@ -137,11 +137,11 @@ class StreamBatches:
 class StackData(pl.LightningDataModule):
     """The splits of N runs, stacked, shared where they are equal, and the blocks of their schedule."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], schedule: Schedule | None = None) -> None:
         super().__init__()
         self.runs = runs
         trainer = runs[0].trainer
-        self.schedule = Schedule(trainer.max_steps, trainer.eval_every)
+        self.schedule = schedule or Schedule(trainer.max_steps, trainer.eval_every)
         self.stops = self.schedule.stops()
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
 

@@ -163,10 +163,15 @@ class StackData(pl.LightningDataModule):
         """Move all splits to `device`, once."""
         self.splits = {name: (x.to(device), y.to(device)) for name, (x, y) in self.splits.items()}
 
+    @property
+    def training(self) -> tuple[Tensor, Tensor]:
+        """What mini-batches are made of: inputs ``[N or 1, rows, length]`` and labels ``[N or 1, rows]``."""
+        return self.splits["train"]
+
     def batches(self) -> Batches | StreamBatches:
-        """The mini-batches of training, from the start: of the training split or of the endless stream."""
+        """The mini-batches of training, from the start: of the training data or of the endless stream."""
         data = self.runs[0].data
-        x, y = self.splits["train"]
+        x, y = self.training
         if data.stream:
             generators = [member_generator(run.seed, "samples", x.device) for run in self.runs]
             draws = [stream(r.data, x.device, g) for r, g in zip(self.runs, generators, strict=True)]

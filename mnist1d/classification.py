@@ -23,17 +23,25 @@ def train_steps(
     optimizer: torch.optim.Optimizer,
     batches: Callable[[int], tuple[Tensor, Tensor]],
     steps: range,
+    objective: Callable[[Tensor, Tensor], Tensor] = cross_entropy_stacked,
 ) -> Tensor:
     """The inner loop: one optimiser step of all members per element of `steps`.
 
+    Args:
+        model: the members.
+        optimizer: of their parameters.
+        batches: step -> inputs ``[N, batch, length]``, labels ``[N, batch]``.
+        steps: numbers of the steps.
+        objective: outputs ``[N, batch, outputs]`` and labels -> ``[N]``, what each member minimises.
+
     Returns:
-        The members' mean cross-entropy on their mini-batches, before each update, ``[len(steps), N]``.
+        The members' objectives on their mini-batches, before each update, ``[len(steps), N]``.
     """
     losses = []
     ones = next(model.parameters()).new_ones(model.size)
     for step in steps:
         x, y = batches(step)
-        loss = cross_entropy_stacked(model(x), y)  # [N]
+        loss = objective(model(x), y)  # [N]
         optimizer.zero_grad()
         loss.backward(ones)  # the gradient of the sum: by a member's weights, the member's own
         optimizer.step()

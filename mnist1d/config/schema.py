@@ -253,9 +253,17 @@ class Run(Section):
     def _task_conflicts(self) -> Iterator[Fault]:
         if isinstance(self.task, Contrastive) and "kernel_sizes" not in self.model.options:
             yield Conflict("model.name", self.model.name, "has no convolutions, which task=contrastive trains", "cnn")
-        if isinstance(self.task, Lottery) and self.task.mask_step >= self.trainer.max_steps:
-            text = f"a round has trainer.max_steps={self.trainer.max_steps}"
-            yield Conflict("task.mask_step", self.task.mask_step, text, f"0 to {self.trainer.max_steps - 1}")
+        if isinstance(self.task, Lottery):
+            yield from self._lottery_conflicts(self.task)
+
+    def _lottery_conflicts(self, task: Lottery) -> Iterator[Fault]:
+        steps, rows = self.trainer.max_steps, self.data.rows[0]
+        for key, value, last in (("mask_step", task.mask_step, steps - 1), ("rewind_step", task.rewind_step, steps)):
+            if value > last:
+                yield Conflict(f"task.{key}", value, f"a round has trainer.max_steps={steps}", f"0 to {last}")
+        if task.follow_ups and task.follow_up_batch_size > rows and not self.data.stream:
+            text, limit = f"more than the {rows} training samples", f"a whole number from 1 to {rows}"
+            yield Conflict("task.follow_up_batch_size", task.follow_up_batch_size, text, limit)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

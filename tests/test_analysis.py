@@ -20,18 +20,12 @@ from mnist1d.analysis import classification, figures, read
 from mnist1d.analysis.metrics import grid
 from mnist1d.analysis.page import NoRuns, Page
 from tests.conftest import ROOT
-from tests.stores import Store, made, part
+from tests.stores import Store, part
 
 # MLflow 3.17 declares its tables in a way that SQLAlchemy 2.1 calls deprecated, once, at its first query.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 SEEDS = (0, 1, 2)
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """One database for all tests, since making one takes seconds; every test has its own experiment in it."""
-    return made(tmp_path_factory.mktemp("store") / "mlflow.db")
 
 
 @pytest.fixture
@@ -50,6 +44,12 @@ def full(database: Store) -> Store:
             store.classify("cnn", shuffled, seed, 0.90 - 0.35 * shuffled, data__val_split="0.1")
             store.classify("logistic", shuffled, seed, 0.32)
     return store
+
+
+@pytest.fixture(scope="module")
+def whole(full: Store) -> Page:
+    """Read only. The page of `full`."""
+    return classification.page(full.read())
 
 
 @pytest.fixture
@@ -216,29 +216,28 @@ def test_a_grid_refuses_two_runs_of_one_setting_and_seed():
 # -- the page ---------------------------------------------------------------------------------------------
 
 
-def test_the_page_states_the_accuracies_that_were_logged(full):
-    rows = rows_of(classification.page(full.read()), "Accuracy (%): ")
+def test_the_page_states_the_accuracies_that_were_logged(whole):
+    rows = rows_of(whole, "Accuracy (%): ")
     assert rows["cnn plain"] == ("100.0 ± 0.0", "93.0 ± 2.5", "95.0 ± 2.5", "91.0 ± 0.0", "3")  # 4.303 / sqrt(3)
     assert rows["logistic shuffled"] == ("100.0 ± 0.0", "32.0 ± 0.0", "34.0 ± 0.0", "–", "3")
     assert list(rows) == ["logistic plain", "logistic shuffled", "cnn plain", "cnn shuffled"]
 
 
-def test_the_page_states_what_shuffling_costs_and_what_the_oracle_is_worth(full):
-    page = classification.page(full.read())
-    lost = rows_of(page, "Test accuracy lost")
+def test_the_page_states_what_shuffling_costs_and_what_the_oracle_is_worth(whole):
+    lost = rows_of(whole, "Test accuracy lost")
     assert lost == {"logistic": ("0.0 ± 0.0", "0.0 ± 0.0", "–", "3"), "cnn": (*("35.0 ± 0.0",) * 3, "3")}
-    assert rows_of(page, "What choosing")["cnn shuffled"] == ("1.0 ± 0.0", "2.0 ± 0.0", "3")
-    assert rows_of(page, "What choosing")["logistic plain"] == ("–", "2.0 ± 0.0", "3")
+    assert rows_of(whole, "What choosing")["cnn shuffled"] == ("1.0 ± 0.0", "2.0 ± 0.0", "3")
+    assert rows_of(whole, "What choosing")["logistic plain"] == ("–", "2.0 ± 0.0", "3")
 
 
-def test_the_page_sets_the_cnn_beside_the_human_on_the_samples_of_the_human(full):
-    rows = rows_of(classification.page(full.read()), "Accuracy (%) on the first 500 test samples")
+def test_the_page_sets_the_cnn_beside_the_human_on_the_samples_of_the_human(whole):
+    rows = rows_of(whole, "Accuracy (%) on the first 500 test samples")
     assert rows["3"] == ("86.0 ± 2.5", "–", "3")
     assert rows["all"] == ("89.0 ± 2.5", "95.8", "3")
 
 
-def test_statistics_are_one_number_per_seed(full):
-    ask = classification.page(full.read()).statistics
+def test_statistics_are_one_number_per_seed(whole):
+    ask = whole.statistics
     cnn, shuffled = ({"model.name": "cnn", "arm": arm} for arm in ("plain", "shuffled"))
     assert ask["level"](measure="final", where=cnn).round(9).to_dict() == {0: 92.0, 1: 93.0, 2: 94.0}
     assert ask["level"](measure="selected", where=cnn).round(9).to_dict() == {0: 91.0, 1: 91.0, 2: 91.0}
@@ -258,8 +257,8 @@ def test_a_difference_takes_the_seeds_that_both_have(few):
     assert found.round(9).to_dict() == {1: 40.0}
 
 
-def test_the_figure_shows_the_means_the_bands_and_the_human_line(full):
-    axes = classification.page(full.read()).pictures[0].figure.axes
+def test_the_figure_shows_the_means_the_bands_and_the_human_line(whole):
+    axes = whole.pictures[0].figure.axes
     assert [ax.get_xlabel() for ax in axes] == ["optimiser step"] * 2
     assert axes[0].get_ylabel() == "accuracy (%)"
     lines = {tuple(np.round(line.get_ydata(), 6)): line.get_linestyle() for line in axes[1].lines}
@@ -269,8 +268,8 @@ def test_the_figure_shows_the_means_the_bands_and_the_human_line(full):
     assert len(axes[1].collections) == 4  # one band a setting
 
 
-def test_the_chart_of_errors_has_a_bar_and_an_interval_for_every_digit(full):
-    picture = classification.page(full.read()).pictures[1]
+def test_the_chart_of_errors_has_a_bar_and_an_interval_for_every_digit(whole):
+    picture = whole.pictures[1]
     (ax,) = picture.figure.axes
     assert picture.name == "digits"
     overall, human = 11.0, 4.2
@@ -282,8 +281,8 @@ def test_the_chart_of_errors_has_a_bar_and_an_interval_for_every_digit(full):
     assert [label.get_text() for label in ax.get_xticklabels()][-2:] == ["CNN\nall", "human\nall"]
 
 
-def test_captions_say_n_the_interval_and_the_command(full):
-    for picture in classification.page(full.read()).pictures:
+def test_captions_say_n_the_interval_and_the_command(whole):
+    for picture in whole.pictures:
         written = " ".join(text.get_text() for text in picture.figure.texts)
         for text in (picture.caption, written):
             assert "n = 3 seeds with its 95% t interval" in text

@@ -16,6 +16,7 @@ from scipy import stats
 from mnist1d.analysis import compare
 from mnist1d.analysis.page import Table
 from mnist1d.tracking import FINGERPRINT_TAG, Recorder
+from tests.stores import Store
 
 SAME = {"mnist1d.git": "0123456789ab", "mnist1d.versions": "python 3, torch 2", "mnist1d.machine": "abacus, 2 cores"}
 CONFIG: dict[str, Any] = {"seed": 0, "model.name": "mlp", "model.hidden": 100, "data.seed": 42, "optimizer.lr": 0.01}
@@ -71,14 +72,9 @@ class Sweeps:
         )
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("store") / "mlflow.db"
-
-
 @pytest.fixture
-def sweeps(database: Path, request: pytest.FixtureRequest) -> Sweeps:
-    return Sweeps(database, request.node.name)
+def sweeps(database: Store, request: pytest.FixtureRequest) -> Sweeps:
+    return Sweeps(database.path, request.node.name)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mnist1d.analysis import curves
 from mnist1d.analysis import double_descent as descent
 from mnist1d.analysis.page import NoRuns
 from mnist1d.analysis.read import Runs
@@ -59,6 +60,24 @@ def runs_of(*arms: list[dict[str, Any]]) -> Runs:
     return Runs(pd.DataFrame([row for rows in arms for row in rows]), {})
 
 
+def table_of(*arms: list[dict[str, Any]]) -> pd.DataFrame:
+    """What statistics see: the finished runs with the page's columns."""
+    return finished(runs_of(*arms))
+
+
+def finished(runs: Runs) -> pd.DataFrame:
+    table, _ = descent.comparable(runs.table)
+    return table[table["status"] == "FINISHED"]
+
+
+def test_a_difference_between_widths_takes_the_nearest_of_the_grid() -> None:
+    table = table_of(arm_of("mlp", "redraw", PEAKED))
+    for of, minus, points in ((47, 16, 9.0), (50, 15, 9.0), (47, None, 10.0), (250, None, 0.0)):
+        found = curves.error_difference(table, "mlp", "redraw", of, minus)
+        assert found.to_dict() == pytest.approx(dict.fromkeys((0, 1, 2), points))
+    assert curves.error_difference(table, "mlp", "flip", 47).empty
+
+
 @pytest.fixture(scope="module")
 def runs() -> Runs:
     return runs_of(
@@ -89,35 +108,35 @@ def page(runs: Runs) -> descent.Page:
     ],
 )
 def test_the_peak_is_the_interior_place_highest_above_both_sides(curve, marks, height):
-    found = descent.landmarks(np.array(curve))
+    found = curves.landmarks(np.array(curve))
     assert found == marks
-    assert descent.height(np.array(curve), found) == height
+    assert curves.height(np.array(curve), found) == height
 
 
 def test_a_running_mean_takes_three_neighbours_and_two_at_the_ends():
-    np.testing.assert_allclose(descent.running_mean(np.array([0.0, 6.0, 3.0, 9.0])), [3, 3, 6, 6])
+    np.testing.assert_allclose(curves.running_mean(np.array([0.0, 6.0, 3.0, 9.0])), [3, 3, 6, 6])
 
 
 def test_the_place_of_a_symmetric_peak_is_its_middle_between_grid_points_too():
     widths = 2.0 ** np.arange(10)
     for middle in (4.0, 4.5, 5.0):
         curve = np.exp(-((np.arange(10) - middle) ** 2) / 4)
-        assert descent.peak_place(widths, curve) == pytest.approx(2.0**middle, rel=0.01)
+        assert curves.peak_place(widths, curve) == pytest.approx(2.0**middle, rel=0.01)
 
 
 def test_the_place_varies_less_than_the_highest_point_does():
     widths = 1.3 ** np.arange(2, 16)
     clean = 8 * np.exp(-((np.arange(14) - 7) ** 2) / 18)
     rng = np.random.default_rng(0)
-    curves = clean + rng.normal(0, 1, (300, 14))
-    places = np.log([descent.peak_place(widths, curve) for curve in curves])
-    highest = np.log(widths[curves.argmax(axis=1)])
+    noisy = clean + rng.normal(0, 1, (300, 14))
+    places = np.log([curves.peak_place(widths, curve) for curve in noisy])
+    highest = np.log(widths[noisy.argmax(axis=1)])
     assert abs(places.mean() - np.log(widths[7])) < 0.03
     assert places.std() < 0.6 * highest.std()
 
 
 def test_a_falling_curve_has_no_place_of_a_peak():
-    assert descent.peak_place(np.arange(1.0, 6.0), np.array([5.0, 4.0, 3.0, 2.0, 1.0])) is None
+    assert curves.peak_place(np.arange(1.0, 6.0), np.array([5.0, 4.0, 3.0, 2.0, 1.0])) is None
 
 
 @pytest.mark.parametrize(
@@ -131,7 +150,7 @@ def test_a_falling_curve_has_no_place_of_a_peak():
     ],
 )
 def test_the_threshold_is_where_a_curve_stays_low(curve, first):
-    assert descent.first_staying(np.array(curve), 0.1) == first
+    assert curves.first_staying(np.array(curve), 0.1) == first
 
 
 # -- statistics -------------------------------------------------------------------------------------------
@@ -139,7 +158,7 @@ def test_the_threshold_is_where_a_curve_stays_low(curve, first):
 
 def test_the_references_printed_curve_gives_the_numbers_that_its_authors_saw():
     rows = [run("mlp", "redraw", width, 0, test, train) for width, test, train in PRINTED]
-    found = descent.page(runs_of(rows)).statistics
+    found = {name: partial(each, table_of(rows)) for name, each in curves.STATISTICS.items()}
     arguments = {"model": "mlp", "arm": "redraw", "from_width": 9}
     assert found["prominence"](**arguments).tolist() == pytest.approx([54.05 - 47.24])
     assert found["second_descent"](**arguments).tolist() == pytest.approx([47.24 - 45.47])
@@ -156,7 +175,7 @@ def test_statistics_are_series_by_seed_in_the_units_of_claims(page):
         partial(page.statistics["second_descent"], **noisy): 1.0,
         partial(page.statistics["second_descent"], **noisy | {"model": "cnn"}): 47.0 - 70.0,
         partial(page.statistics["threshold_width"], "mlp", "redraw"): 61,
-        partial(page.statistics["loss_peak_width"], "mlp", "redraw"): 61,
+        partial(page.statistics["loss_peak_width"], "mlp", "redraw", 9): 61,
         partial(page.statistics["peak_width"], **noisy, by="argmax"): 47,
         partial(page.statistics["peak_over_threshold"], **noisy, by="argmax"): 47 / 61,
         partial(page.statistics["arm_difference"], "mlp", "flip", "redraw", 9): 1.5,
@@ -202,16 +221,16 @@ def test_a_seed_counts_only_with_every_width_of_its_arm(runs):
 
 def test_arms_may_have_other_widths_and_seeds():
     some = [row for row in arm_of("mlp", "flip", PEAKED, seeds=2) if row["model.hidden"] not in (27, 300)]
-    found = descent.page(runs_of(arm_of("mlp", "redraw", PEAKED), some))
-    assert found.statistics["prominence"]("mlp", "flip", 9).tolist() == pytest.approx([7.0, 7.0])
-    assert found.statistics["arm_difference"]("mlp", "flip", "redraw", 9).tolist() == pytest.approx([0.0, 0.0])
-    assert found.remarks == ()
+    table = table_of(arm_of("mlp", "redraw", PEAKED), some)
+    assert curves.prominence(table, "mlp", "flip", 9).tolist() == pytest.approx([7.0, 7.0])
+    assert curves.arm_difference(table, "mlp", "flip", "redraw", 9).tolist() == pytest.approx([0.0, 0.0])
+    assert not [*descent._missing(table), *descent._partial(table)]
 
 
 def test_a_result_that_is_no_number_counts_as_missing(runs):
     broken = runs.table["test/acc"].mask(runs.table["run_id"] == "mlp-redraw-47-0-0", np.nan)
-    found = descent.page(Runs(runs.table.assign(**{"test/acc": broken}), {}))
-    assert found.statistics["prominence"]("mlp", "redraw", 9).index.tolist() == [1, 2]
+    table = finished(Runs(runs.table.assign(**{"test/acc": broken}), {}))
+    assert curves.prominence(table, "mlp", "redraw", 9).index.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(("name", "argument"), [("prominence", "places"), ("peak_width", "by")])
@@ -223,7 +242,7 @@ def test_an_unknown_way_of_looking_is_refused(page, name, argument):
 def test_four_of_4000_samples_are_within_a_tenth_of_a_percent_in_any_precision():
     for accuracy, reached in ((0.999, True), (float(np.float32(0.999)), True), (3995 / 4000, False)):
         rows = [run("mlp", "clean", 47, 0, 40, 0, **{"train/acc": accuracy})]
-        assert descent.page(runs_of(rows)).statistics["threshold_width"]("mlp", "clean").size == reached
+        assert curves.threshold_width(table_of(rows), "mlp", "clean").size == reached
 
 
 # -- luck -------------------------------------------------------------------------------------------------
@@ -234,20 +253,20 @@ def noise(widths: int, seeds: int, slope: float = 0.0) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     errors = 50 + slope * np.arange(widths)[:, None] + rng.normal(0, 1, (widths, seeds))
     rows = [run("mlp", "clean", 10 + w, s, errors[w, s], 0) for w in range(widths) for s in range(seeds)]
-    return descent.page(runs_of(rows)).table
+    return table_of(rows)
 
 
 def test_luck_makes_peaks_in_a_seeds_own_curve_and_none_in_places_that_others_chose():
     table = noise(widths=14, seeds=200)
-    assert descent.prominence(table, "mlp", "clean", 10).mean() == pytest.approx(2.5, abs=0.2)  # as the docs say
+    assert curves.prominence(table, "mlp", "clean", 10).mean() == pytest.approx(2.5, abs=0.2)  # as the docs say
     # Others agree on one place only as far as their mean curve is flat: sums of few seeds, so many small groups.
     groups = [table[table["seed"] // 5 == group] for group in range(40)]
-    fitted = np.concatenate([descent.prominence(group, "mlp", "clean", 10, places="others") for group in groups])
+    fitted = np.concatenate([curves.prominence(group, "mlp", "clean", 10, places="others") for group in groups])
     assert fitted.mean() < 0.2
 
 
 def test_luck_matters_less_on_a_falling_curve():
-    own = descent.prominence(noise(widths=14, seeds=200, slope=-1.0), "mlp", "clean", 10).mean()
+    own = curves.prominence(noise(widths=14, seeds=200, slope=-1.0), "mlp", "clean", 10).mean()
     assert own < 1.7
 
 
@@ -256,16 +275,17 @@ def test_places_that_others_choose_find_a_peak_that_is_there(page):
 
 
 def test_a_single_seed_has_no_others():
-    found = descent.page(runs_of(arm_of("mlp", "redraw", PEAKED, seeds=1)))
-    assert found.statistics["prominence"]("mlp", "redraw", 9, places="others").empty
-    assert found.tables[1].rows == (("mlp", "redraw", "9.0", "–", "–", "–", "1"),)
+    table = table_of(arm_of("mlp", "redraw", PEAKED, seeds=1))
+    assert curves.prominence(table, "mlp", "redraw", 9).tolist() == pytest.approx([9.0])
+    assert curves.prominence(table, "mlp", "redraw", 9, places="others").empty
+    assert descent.height_table(table).rows == (("mlp", "redraw", "–", "–", "–", "44.0", "–", "–", "1"),)
 
 
 # -- the page ---------------------------------------------------------------------------------------------
 
 
 def test_errors_are_exact_and_parameters_those_of_the_nets():
-    table = descent.page(runs_of([run("mlp", "clean", 47, 0, 41.66, 1.35), run("cnn", "clean", 24, 0, 32.03, 0)])).table
+    table = table_of([run("mlp", "clean", 47, 0, 41.66, 1.35), run("cnn", "clean", 24, 0, 32.03, 0)])
     assert table["test_error"].tolist() == pytest.approx([41.66, 32.03])
     assert table["train_error"].tolist() == pytest.approx([1.35, 0])
     assert table["parameters"].tolist() == [4663, 4858]
@@ -275,31 +295,44 @@ def test_errors_are_exact_and_parameters_those_of_the_nets():
 def test_tables_state_what_was_logged(page):
     tables = {table.title.split(" (")[0]: table for table in page.tables}
     places = {row[:2]: row[2:] for row in tables["Where the peak lies"].rows}
-    assert places["mlp", "clean"] == ("61 (61–61)", "–", "9 (9–9)", "61 (61–61)", "–", "3")
-    assert places["mlp", "redraw"][2:4] == ("47 (47–47)", "61 (61–61)")
-    heights = {row[:2]: row[2:] for row in tables["How high the peak is"].rows}
-    assert heights["mlp", "clean"] == ("0.0 ± 0.0", "0.0 ± 0.0", "–", "–", "3")
-    assert heights["mlp", "flip"] == ("9.0 ± 0.0", "9.0 ± 0.0", "1.0 ± 0.0", "1.0 ± 0.0", "3")
-    levels = {row[:2]: row[2:] for row in tables["Test error along the curve"].rows}
+    assert places["mlp", "clean"] == ("61 ± 0", "–", "61 ± 0", "–", "3")
+    assert places["mlp", "redraw"][0] == places["mlp", "redraw"][2] == "61 ± 0"
+    heights = {row[:2]: row[2:] for row in tables["Test error along the curve"].rows}
     error = " ± 2.5"  # seeds 0, 1, 2: t of 2 degrees of freedom / sqrt(3)
-    assert levels["mlp", "redraw"] == (
-        *(f"46.0{error}", "16 (16–16)", f"55.0{error}", f"45.0{error}", f"45.0{error}", f"45.0{error}"),
-        "3",
-    )
+    assert heights["mlp", "clean"] == (*("–",) * 3, f"41.0{error}", "0.0 ± 0.0", "–", "3")
+    levels = (f"{level}{error}" for level in (46.0, 55.0, 45.0, 45.0))
+    assert heights["mlp", "redraw"] == (*levels, "9.0 ± 0.0", "1.0 ± 0.0", "3")
     assert ("mlp", "flip − redraw", "1.5 ± 0.0", "0.0 ± 0.0", "3") in tables["What label noise costs"].rows
-    assert page.tables[-1].rows[4] == ("mlp", "clean", "47", "4,663", f"45.0{error}", "5.0 ± 0.0", "3")
+
+
+def test_a_row_of_a_width_has_every_arm(page):
+    mlp, cnn = page.tables[-2:]
+    assert mlp.columns == ("width", "parameters", "clean", "redraw", "flip")
+    assert mlp.rows[4] == ("47", "4,663", "45.0 ± 2.5 (5.0)", "55.0 ± 2.5 (5.0)", "56.5 ± 2.5 (5.0)")
+    assert cnn.columns == ("width", "parameters", "redraw")
+    assert cnn.title.startswith("CNN")
+
+
+def test_a_width_that_an_arm_lacks_is_a_dash_and_a_lost_seed_is_counted():
+    rows = [*arm_of("mlp", "clean", FALLING), *arm_of("mlp", "redraw", PEAKED)]
+    lost = ("mlp-redraw-9", "mlp-clean-2-2")
+    table = table_of([row for row in rows if not row["run_id"].startswith(lost)])
+    assert descent.width_table(table, "mlp").rows[:2] == (
+        ("2", "118", "70.5 ± 6.4 {2} (70.0)", "71.0 ± 2.5 (70.0)"),
+        ("9", "559", "51.0 ± 2.5 (40.0)", "–"),
+    )
 
 
 def test_clean_runs_of_either_noise_mode_are_the_same_setting():
     again = arm_of("mlp", "clean", FALLING, started=1, **{"data.label_noise_mode": "flip"})
-    found = descent.page(runs_of(arm_of("mlp", "clean", PEAKED), again))
-    assert found.statistics["prominence"]("mlp", "clean", 9).tolist() == [0.0, 0.0, 0.0]  # the newest count
+    table = table_of(arm_of("mlp", "clean", PEAKED), again)
+    assert curves.prominence(table, "mlp", "clean", 9).tolist() == [0.0, 0.0, 0.0]  # the newest count
 
 
 def test_runs_of_other_models_and_other_noise_are_left_out_and_named(runs):
     other = [run("gru", "clean", 6, 0, 10, 0), run("mlp", "redraw", 9, 0, 10, 0, **{"data.label_noise": 0.3})]
-    found = descent.page(Runs(pd.concat([runs.table, pd.DataFrame(other)], ignore_index=True), {}))
-    assert found.remarks == (
+    _, remarks = descent.comparable(pd.concat([runs.table, pd.DataFrame(other)], ignore_index=True))
+    assert remarks == (
         "1 runs left out: model=gru, data.label_noise=0.0",
         "1 runs left out: model=mlp, data.label_noise=0.3",
     )
@@ -310,7 +343,7 @@ def test_seeds_that_never_fit_the_training_data_are_named(runs):
     found = descent.page(Runs(runs.table.assign(**{"train/acc": stuck}), {}))
     assert found.statistics["threshold_width"]("mlp", "redraw").index.tolist() == [0, 1]
     assert found.remarks == ("mlp redraw: seed 2 reaches no threshold and is left out where it counts",)
-    assert found.tables[0].rows[1][2] == "61 (61–61) [2]"
+    assert found.tables[0].rows[1][2] == "61 ± 0 {2}"
 
 
 def test_a_seed_that_is_still_to_come_is_one_remark(runs):
@@ -356,6 +389,12 @@ def test_the_figure_has_the_papers_panels_and_the_clean_cnn(page):
     assert "`python train.py -m experiment=double_descent`" in picture.caption
 
 
+def test_a_loss_that_is_highest_at_an_end_of_the_grid_has_no_peak():
+    table = table_of(arm_of("mlp", "clean", FALLING))
+    assert curves.loss_peak_width(table, "mlp", "clean", 9).tolist() == [61, 61, 61]
+    assert curves.loss_peak_width(table, "mlp", "clean", 61).empty
+
+
 def test_a_peak_is_marked_only_where_luck_did_not_make_it(page):
     texts = [[text.get_text().split()[0] for text in ax.texts] for ax in page.pictures[0].figure.axes]
     assert "peak" not in texts[0]
@@ -393,4 +432,4 @@ def test_three_widths_of_one_seed_that_reach_nothing_still_make_a_page():
     for picture in found.pictures:
         picture.figure.canvas.draw()
     assert "one seed, so no intervals" in found.pictures[0].caption
-    assert found.tables[0].rows[0][2:] == ("–", "–", "16", "47", "–", "1")
+    assert found.tables[0].rows[0][2:] == ("–", "–", "–", "–", "1")

@@ -67,7 +67,7 @@ def page_of(rows: list[dict[str, Any]]) -> Page:
 
 
 def comparable(rows: list[dict[str, Any]]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    return pooling.settings(pd.DataFrame(rows))
+    return pooling.comparable(pd.DataFrame(rows))
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_the_second_table_has_gains_from_which_the_draw_of_the_data_is_gone(whol
         "+4.0 ± 0.0 (p < 0.001)",
         "+3.0 ± 0.0 (p < 0.001)",
     )
-    assert cell(whole, 1, "50000", "l2") == "+1.0 ± 0.0 (p < 0.001)"
+    assert cell(whole, 1, "50,000", "l2") == "+1.0 ± 0.0 (p < 0.001)"
 
 
 def test_p_values_are_those_of_paired_t_tests_adjusted_over_all_comparisons():
@@ -252,8 +252,8 @@ def test_p_values_are_those_of_paired_t_tests_adjusted_over_all_comparisons():
 
 def test_where_counts_differ_the_table_says_so():
     page = page_of([row for row in full(sizes=(1000,)) if (row["model.pooling"], row["seed"]) != ("l2", 44)])
-    assert [part.rows[-1][-1] for part in page.tables] == ["2-3", "2-3"]
-    assert "n = 2-3 seeds" in page.pictures[0].caption
+    assert [part.rows[-1][-1] for part in page.tables] == ["2–3", "2–3"]
+    assert "n = 2–3 seeds" in page.pictures[0].caption
 
 
 def test_a_single_seed_gives_numbers_without_intervals_or_p_values():
@@ -261,7 +261,7 @@ def test_a_single_seed_gives_numbers_without_intervals_or_p_values():
     assert cell(page, 0, "1000", "max") == "64.0"
     assert cell(page, 1, "1000", "max") == "+4.0"
     assert "p:" not in page.tables[1].note
-    assert all("One seed, so no intervals" in each.caption for each in page.pictures)
+    assert all("one seed, so no intervals" in each.caption for each in page.pictures)
 
 
 def test_without_runs_without_pooling_there_are_no_gains_to_show():
@@ -274,9 +274,9 @@ def test_without_runs_without_pooling_there_are_no_gains_to_show():
 
 
 def test_kinds_differ_by_marker_and_by_line():
-    looks = [look for look, _ in pooling.KINDS.values()]
-    assert len({str(dash) for _, dash in pooling.KINDS.values()}) == len({look.color for look in looks}) == len(KINDS)
-    assert len({(look.marker, pooling._face(kind)) for kind, (look, _) in pooling.KINDS.items()}) == len(KINDS)
+    looks = pooling.KINDS.values()
+    assert len({str(look.line) for look in looks}) == len({look.color for look in looks}) == len(KINDS)
+    assert len({(look.marker, look.hollow) for look in looks}) == len(KINDS)
 
 
 def test_curves_are_smoothed_along_each_run_before_they_are_averaged():
@@ -294,7 +294,7 @@ def test_smoothing_leaves_out_what_was_not_evaluated():
 
 def test_the_curves_have_the_papers_panels_with_a_line_and_a_band_for_each_kind(whole):
     axes = picture(whole, "curves").axes
-    assert [ax.get_title(loc="left") for ax in axes] == ["a  1000 samples", "b  5000 samples", "c  50000 samples"]
+    assert [ax.get_title(loc="left") for ax in axes] == ["a  1000 samples", "b  5000 samples", "c  50,000 samples"]
     assert [len(ax.lines) for ax in axes] == [len(ax.collections) for ax in axes] == [6, 6, 6]
     line = pooling.smoothed(np.linspace(10, 64 + 4 / 3, 4)[None])[0]
     np.testing.assert_allclose(axes[0].lines[KINDS.index("max")].get_ydata(), line)
@@ -311,7 +311,7 @@ def test_the_curves_have_the_papers_panels_with_a_line_and_a_band_for_each_kind(
 )
 def test_at_most_three_sizes_have_a_panel(sizes, shown):
     axes = picture(page_of(full(kinds=("none", "max"), sizes=sizes, seeds=(42,))), "curves").axes
-    assert [int(ax.get_title(loc="left").split()[1]) for ax in axes] == shown
+    assert [int(ax.get_title(loc="left").split()[1].replace(",", "")) for ax in axes] == shown
 
 
 def test_panels_show_the_papers_range_and_more_where_the_data_need_it(whole):
@@ -338,7 +338,7 @@ def test_the_gains_are_drawn_with_their_intervals_against_the_size():
 def test_captions_and_descriptions_name_n_the_interval_and_the_command():
     page = page_of([row | {"profile": "quick"} for row in full()])
     for each in page.pictures:
-        assert "95% t interval, n = 3 seeds" in each.caption
+        assert "mean over n = 3 seeds with its 95% t interval" in each.caption
         assert "`python train.py -m experiment=pooling profile=quick`" in each.caption
     assert "At 1000: matched -1.0, stride -2.0, max +4.0" in page.pictures[0].alt
     assert "`python train.py -m experiment=pooling`" in page_of(full()).pictures[0].caption

@@ -22,11 +22,11 @@ import analyze
 from mnist1d.analysis import evidence, report
 from mnist1d.analysis.claims import Claim, judge
 from mnist1d.analysis.document import document, slug
-from mnist1d.analysis.intervals import Interval
+from mnist1d.analysis.intervals import Interval, basis, span
 from mnist1d.analysis.page import Page, Picture, Table
 from mnist1d.tracking import Recorder
 from tests.conftest import ROOT
-from tests.stores import Store, made, part
+from tests.stores import Store, part
 
 # MLflow 3.17 declares its tables in a way that SQLAlchemy 2.1 calls deprecated, once, at its first query.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -56,10 +56,9 @@ class Made:
         return line.split(" | ")[4]
 
 
-def command_line(store: Store, output: Path, *more: str) -> Made:
-    """Run analyze.py as a user does, for every experiment unless `more` says otherwise."""
-    where = [f"tracking.uri={store.uri}", f"tracking.experiment={store.folder}", f"output={output}"]
-    argv = [sys.executable, "analyze.py", *where, *more]
+def command_line(store: Store, output: Path) -> Made:
+    """Run analyze.py as a user does, for every experiment."""
+    argv = [sys.executable, "analyze.py", *store.argv(output)[1:]]
     return Made(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False), output)
 
 
@@ -73,11 +72,6 @@ def fill(store: Store) -> None:
     store.classify("cnn", False, 1, 0.94, tags=code | {"mnist1d.git": "fedcba987654-dirty"})
     store.classify("cnn", False, 2, 0.5, status="FAILED", tags={"mnist1d.reason": "loss is <nan> | *at* step 12"})
     store.classify("logistic", False, 3, math.nan, tags=code)
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return made(tmp_path_factory.mktemp("store") / "mlflow.db")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +108,7 @@ def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
     section = partial.text.split("## Double descent")[1].split("\n## ")[0]
     assert "**No results:** no runs yet." in section
     assert "```bash\npython train.py -m experiment=double_descent\n```" in section
-    assert "– no runs" in section
+    assert "### Evidence" not in section
 
 
 def test_failed_runs_and_missing_numbers_are_named_not_averaged(partial):
@@ -182,13 +176,12 @@ def test_a_changed_run_changes_the_verdict(database, tmp_path):
     assert verdict_after(runs, 0.5, 502) == "✗ not reproduced"
 
 
-def test_an_empty_store_gives_a_report_without_runs_and_says_how_to_make_them(tmp_path):
+def test_an_empty_store_gives_a_report_without_runs_and_says_how_to_make_them(tmp_path, capsys):
     store = Store(None, tmp_path / "none.db", "none")  # type: ignore[arg-type]
-    found = command_line(store, tmp_path / "report", "profile=quick")
-    assert found.done.returncode == 1
-    assert (
-        f"experiment=classification: no runs yet in {store.uri}\nTo make them: python train.py -m " in found.done.stderr
-    )
+    assert analyze.main([*store.argv(tmp_path / "report")[1:], "profile=quick"]) == 1
+    told = f"experiment=classification: no runs yet in {store.uri}\nTo make them: python train.py -m "
+    assert told in capsys.readouterr().err
+    found = Made(None, tmp_path / "report")
     assert found.text.count("**No results:** no runs yet.") == 3
     assert "without runs." in found.text
     assert not store.path.exists()
@@ -301,10 +294,25 @@ def test_markup_in_a_text_stays_text():
         (Interval(93.456, math.nan, math.nan, 1), "%", "93.5"),
         (Interval(93.456, 92.956, 93.956, 3), "points", "93.5 ± 0.5"),
         (Interval(47.3, 41.2, 55.5, 3), "units", "47.3 [41.2, 55.5]"),
+        (Interval(61.0, 61.0, 61.0, 3), "units", "61 ± 0"),
+        (Interval(-0.01, -0.06, 0.04, 3), "points", "0.0 ± 0.1"),
     ],
 )
 def test_a_number_is_shown_with_its_interval(interval, unit, text):
     assert evidence.number(interval, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("counts", "short", "long"),
+    [
+        ((), "0", "one seed, so no intervals"),
+        ((1, 1), "1", "one seed, so no intervals"),
+        ((5, 5), "5", "mean over n = 5 seeds with its 95% t interval"),
+        ((10, 1, 9), "1–10", "mean over n = 1–10 seeds with its 95% t interval"),
+    ],
+)
+def test_a_figure_says_how_many_seeds_it_rests_on(counts, short, long):
+    assert (span(counts), basis(iter(counts))) == (short, long)
 
 
 def claim(**bounds: float) -> Claim:
@@ -346,6 +354,29 @@ def test_the_same_section_gives_the_same_files(section, tmp_path):
         report.write([section()], tmp_path / name)
     for file in ("strange_loops/drawing.svg", "strange_loops/runs.csv", "claims.csv"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "remarks", "warning"),
+    [
+        (["FINISHED", "RUNNING"], ("missing: mlp: seed 1 RUNNING",), "1 runs are still RUNNING"),
+        (["FINISHED", "FAILED"], ("missing: mlp: seed 1 FAILED",), "1 settings lack seeds (see below)"),
+        (["RUNNING", "FINISHED"], ("missing: cnn: seed 1 not run",), "1 runs are still RUNNING, 1 settings lack seeds"),
+        (["FINISHED", "FINISHED"], ("2 runs left out, of another protocol: seed=3",), None),
+    ],
+)
+def test_a_section_begins_with_a_warning_while_runs_are_to_come(section, tmp_path, statuses, remarks, warning):
+    made = section()
+    assert made.page is not None
+    page = Page(made.page.table.assign(status=statuses), (), (), {}, remarks)
+    report.write([report.Section("strange_loops", page, ())], tmp_path)
+    head, body = (tmp_path / "report.md").read_text(encoding="utf-8").split("## Strange loops\n\n")
+    if warning is None:
+        assert "Warning" not in head + body
+    else:
+        assert f"> **Warning:** Strange loops: {warning}" in head
+        assert body.startswith(f"> **Warning:** {warning}")
+        assert body.splitlines()[0].endswith(": verdicts are provisional.")
 
 
 def test_one_clean_version_of_the_code_is_no_reason_to_warn(section, tmp_path):

@@ -1,6 +1,6 @@
 """From the store to the report, in layers whose arrows point one way.
 
-    read -> statistics -> intervals -> figures, claims -> one page per experiment -> report
+    read -> statistics, curves -> intervals -> figures, claims -> one page per experiment -> report
 
 `read` is the only place that touches MLflow; nothing here imports torch, Lightning or training code. This
 module is light, so that the command line can be checked before anything heavy is imported.

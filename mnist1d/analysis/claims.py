@@ -33,6 +33,7 @@ from mnist1d.analysis.intervals import (
     bootstrap_interval,
     bootstrap_p_outside,
     holm,
+    interval_of,
     log_t_interval,
     log_t_p_outside,
     paired_difference,
@@ -384,8 +385,7 @@ def _measure(claim: Claim, statistics: Mapping[str, Statistic]) -> _Samples:
 def _sample(values: pd.Series, kind: str) -> _Sample:
     if values.index.has_duplicates:
         raise ValueError(f"several values of seed {values.index[values.index.duplicated()][0]}")
-    interval, _ = _KINDS[kind]
-    return _Sample(values, interval(values.to_numpy()) if values.size else None)
+    return _Sample(values, interval_of(values.to_numpy(), _KINDS[kind][0]))
 
 
 def _part_faults(claim: Claim, statistics: Mapping[str, Statistic]) -> Iterator[Fault]:

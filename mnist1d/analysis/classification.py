@@ -25,17 +25,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from mnist1d.analysis import claims, figures, statistics
-from mnist1d.analysis.intervals import Interval, t_interval
+from mnist1d.analysis.figures import Look
+from mnist1d.analysis.intervals import Interval, basis, interval_of, shown, span
 from mnist1d.analysis.page import Page, Picture, Statistic, Table
-from mnist1d.analysis.protocol import finished, missing, one_protocol
+from mnist1d.analysis.protocol import MISSING, command, finished, missing, one_protocol
 from mnist1d.analysis.read import Runs
 
 METRICS = ("train/acc", "test/acc")
 """The histories that the page needs."""
 
-COMMAND = "python train.py -m experiment=classification"
 MODELS = ("logistic", "mlp", "cnn", "gru")  # the order of the paper's table; other models follow
 ARMS = ("plain", "shuffled")
 DIGITS = tuple(f"class_{digit}" for digit in range(10))
@@ -52,7 +53,7 @@ _HUMAN = {"model.name": "cnn", "arm": "human"}
 
 def page(runs: Runs) -> Page:
     """The page of `runs`; raises NoRuns when none of them is finished."""
-    table, left_out = _comparable(finished(runs))
+    table, left_out = comparable(finished(runs))
     done = table[table["status"] == "FINISHED"]
     tables = (accuracy_table(done), drop_table(done), oracle_table(done), digit_table(done))
     pictures = (_curves(runs, done), _digits(done))
@@ -65,7 +66,7 @@ def page(runs: Runs) -> Page:
     )
 
 
-def _comparable(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def comparable(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The runs of one protocol, and those of the human arm's, with the page's columns; remarks on the others."""
     human = table["data.test_samples"].notna() if "data.test_samples" in table else pd.Series(False, table.index)
     kept: list[pd.DataFrame] = []
@@ -93,7 +94,7 @@ def _missing(table: pd.DataFrame) -> list[str]:
         kind = " with validation split" if validated else ""
         for model, arm in _settings(table[(table["arm"] == "human") == human], ("human",) if human else ARMS):
             where = {"model.name": model, "arm": arm, "validated": validated}
-            texts += missing(table, f"missing: {model} {arm}{kind}", where, set(rows["seed"]))
+            texts += missing(table, f"{MISSING}{model} {arm}{kind}", where, set(rows["seed"]))
     return texts
 
 
@@ -130,8 +131,8 @@ def accuracy_table(done: pd.DataFrame) -> Table:
     measures = ("train", "final", "best", "selected")
     rows = []
     for model, arm in _settings(done):
-        found = [_interval(level(done, measure, {"model.name": model, "arm": arm})) for measure in measures]
-        rows.append((model, arm, *map(_shown, found), _n(found)))
+        found = [interval_of(level(done, measure, {"model.name": model, "arm": arm})) for measure in measures]
+        rows.append((model, arm, *_cells(found)))
     return Table(
         "Accuracy (%): mean ± half of the 95% interval over n seeds",
         ("model", "features", *measures, "n"),
@@ -147,9 +148,9 @@ def drop_table(done: pd.DataFrame) -> Table:
     rows = []
     for model in _models(done):
         plain, shuffled = ({"model.name": model, "arm": arm} for arm in ARMS)
-        found = [_interval(difference(done, measure, plain, shuffled)) for measure in ("final", "best", "selected")]
+        found = [interval_of(difference(done, measure, plain, shuffled)) for measure in ("final", "best", "selected")]
         if any(found):
-            rows.append((model, *map(_shown, found), _n(found)))
+            rows.append((model, *_cells(found)))
     return Table(
         "Test accuracy lost by shuffling the features (points)",
         ("model", "final", "best", "selected", "n"),
@@ -163,10 +164,10 @@ def oracle_table(done: pd.DataFrame) -> Table:
     rows = []
     for model, arm in _settings(done):
         where = {"model.name": model, "arm": arm}
-        selected = _interval(gain(done, "best", "selected", where))
-        last = _interval(gain(done, "best", "final", where | {"validated": False}))
+        selected = interval_of(gain(done, "best", "selected", where))
+        last = interval_of(gain(done, "best", "final", where | {"validated": False}))
         if selected or last:
-            rows.append((model, arm, _shown(selected), _shown(last), _n([selected, last])))
+            rows.append((model, arm, *_cells([selected, last])))
     return Table(
         "What choosing the step by test data is worth (points)",
         ("model", "features", "best − selected", "best − final", "n"),
@@ -179,10 +180,10 @@ def digit_table(done: pd.DataFrame) -> Table:
     """Digit: the CNN's accuracy on the test samples the human saw, and the human's on all of them."""
     rows: list[tuple[str, ...]] = []
     for name, measure in (*((digit[-1], digit) for digit in DIGITS), ("all", "final")):
-        found = _interval(level(done, measure, _HUMAN))
+        found = interval_of(level(done, measure, _HUMAN))
         if found:
             human = _human() if measure == "final" else None
-            rows.append((name, _shown(found), f"{human}" if human else "–", _n([found])))
+            rows.append((name, shown(found), f"{human}" if human else "–", str(found.n)))
     return Table(
         f"Accuracy (%) on {_samples(done)}, the CNN beside the human",
         ("digit", "CNN", "human", "n"),
@@ -202,20 +203,8 @@ def _models(table: pd.DataFrame) -> list[str]:
     return [model for model in MODELS if model in names] + sorted(names - set(MODELS))
 
 
-def _interval(values: pd.Series) -> Interval | None:
-    return t_interval(values.to_numpy()) if values.size else None
-
-
-def _shown(interval: Interval | None) -> str:
-    if interval is None:
-        return "–"
-    return f"{interval.mean:.1f} ± {interval.half_width:.1f}" if interval.n > 1 else f"{interval.mean:.1f}"
-
-
-def _n(intervals: Sequence[Interval | None]) -> str:
-    """How many seeds the intervals stand on: 10, or 9–10 where they differ."""
-    counts = sorted({interval.n for interval in intervals if interval}) or [0]
-    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+def _cells(found: Sequence[Interval | None]) -> tuple[str, ...]:
+    return (*map(shown, found), span(each.n for each in found if each))
 
 
 # -- pictures ---------------------------------------------------------------------------------------------
@@ -226,6 +215,7 @@ def _curves(runs: Runs, done: pd.DataFrame) -> Picture | None:
     used = done[~done["validated"] & done["arm"].isin(ARMS)]
     if used.empty:
         return None
+    redo = command("classification", done)
     with figures.lab_style():
         figure, axes = figures.panels(2)
         for ax, metric, title in zip(axes, METRICS, ("a  Training data", "b  Test data"), strict=True):
@@ -235,16 +225,16 @@ def _curves(runs: Runs, done: pd.DataFrame) -> Picture | None:
         human = _human()
         if human:
             figures.plot_level(axes[1], human, f"human {human}")
-        figures.feature_legend(figure, _models(used))
-        kind = _kind(_n([_interval(level(done, "final", {"model.name": m, "arm": a})) for m, a in _settings(used)]))
+        figures.legend(figure, _handles(_models(used)))
+        kind = basis(level(done, "final", {"model.name": model, "arm": arm}).size for model, arm in _settings(used))
         figures.caption(
             figure,
             f"Lines: {kind}. Dashed: one fixed permutation of the features.\n"
-            f"Human: five quizzes of 100 plain test images.   {COMMAND}",
+            f"Human: five quizzes of 100 plain test images.   {redo}",
         )
     alt = "Accuracy against the optimiser step, on training and on test data, a line for each model and its features"
     note = f"Accuracy by step; {kind}, {_steps(used)} optimiser steps a run. Dashed lines and open markers: features "
-    return Picture("figure", figure, alt, f"{note}shuffled by one fixed permutation. `{COMMAND}`")
+    return Picture("figure", figure, alt, f"{note}shuffled by one fixed permutation. `{redo}`")
 
 
 def _draw_settings(ax: Axes, runs: Runs, used: pd.DataFrame, metric: str) -> None:
@@ -253,20 +243,27 @@ def _draw_settings(ax: Axes, runs: Runs, used: pd.DataFrame, metric: str) -> Non
         steps, values = runs.curves(metric, rows["run_id"].tolist())
         if steps.size:
             look = figures.look(model)
-            dashed = arm == "shuffled"
-            figures.plot_band(ax, steps, 100 * values, color=look.color, marker=look.marker, dashed=dashed)
+            figures.plot_band(ax, steps, 100 * values, look.dashed if arm == "shuffled" else look)
+
+
+def _handles(models: Sequence[str]) -> list[Line2D]:
+    """Architectures by marker, then the features by line."""
+    plain = Look("plain features", figures.INK, "")
+    shuffled = Look("shuffled features", figures.INK, "", figures.DASHES)
+    return [figures.sample(each) for each in (*map(figures.look, models), plain, shuffled)]
 
 
 def _digits(done: pd.DataFrame) -> Picture | None:
     """The CNN's errors digit by digit on the samples the human saw, and over all digits beside the human's."""
-    found = [each for name in (*DIGITS, "final") if (each := _interval(100 - level(done, name, _HUMAN)))]
+    found = [each for name in (*DIGITS, "final") if (each := interval_of(100 - level(done, name, _HUMAN)))]
     if len(found) <= len(DIGITS):
         return None
     look, human = figures.look("cnn"), _human()
     places, names = [*range(10), 10.5], [*map(str, range(10)), f"{look.name}\nall"]
-    kind, samples = _kind(_n(found)), f"{_samples(done)}, {_steps(done, human=True)} steps"
+    redo, kind = command("classification", done), basis(each.n for each in found)
+    samples = f"{_samples(done)}, {_steps(done, human=True)} steps"
     with figures.lab_style():
-        figure, (ax,) = figures.panels(1, width=5.6, height=3.4, legend=False)
+        figure, (ax,) = figures.panels(1, size=(6.4, 3.4), below=0.95)
         figures.plot_bars(ax, places, found, color=look.color)
         if human:
             places, names = [*places, 12], [*names, "human\nall"]
@@ -274,13 +271,9 @@ def _digits(done: pd.DataFrame) -> Picture | None:
         ax.set_xticks(places, names)
         ax.locator_params(axis="y", integer=True, nbins=6)
         ax.set_ylabel("test error (%)")
-        figures.caption(figure, f"Bars: {kind}.\n{samples.capitalize()}.   {COMMAND}")
+        figures.caption(figure, f"Bars: {kind}. {samples.capitalize()}.\n{redo}")
     alt = f"Test error of the {look.name} on each digit as bars, and over all digits beside the human's"
-    return Picture("digits", figure, alt, f"Errors by digit on {samples}; {kind}. `{COMMAND}`")
-
-
-def _kind(n: str) -> str:
-    return "one seed, so no interval" if n == "1" else f"mean over n = {n} seeds with its 95% t interval"
+    return Picture("digits", figure, alt, f"Errors by digit on {samples}; {kind}. `{redo}`")
 
 
 def _steps(table: pd.DataFrame, human: bool = False) -> int:

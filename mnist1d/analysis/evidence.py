@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from mnist1d.analysis import intervals
 from mnist1d.analysis.claims import Claim, Finding, Judgement, Part, Verdict
 from mnist1d.analysis.document import plain, slug, table
 from mnist1d.analysis.intervals import Interval
 
 SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "no runs": "–"}  # seen without colour
 LEGEND = (
-    "Measured: mean over n seeds ± half of its 95% interval. A claim is reproduced if the interval of each of its "
-    "parts lies within bounds that were set before the runs, not reproduced if that of one part lies outside of "
-    "them (p: of a mean within them, after Holm over the parts), else inconclusive. A quirk is worth what is "
-    "measured with it minus what is measured without it, at the same seeds."
+    "Measured: mean over n seeds ± half of its 95% interval, or its bounds where they are not symmetric. A claim is "
+    "reproduced if the interval of each of its parts lies within bounds that were set before the runs, not reproduced "
+    "if that of one part lies outside of them (p: of a mean within them, after Holm over the parts), else "
+    "inconclusive. A quirk is worth what is measured with it minus what is measured without it, at the same seeds."
 )
 
 
@@ -32,18 +33,18 @@ def counted(judgements: Iterable[Judgement]) -> str:
     return f"**{counts.total()} claims:** {', '.join(texts)}." if counts else ""
 
 
-def summary(judgements: Iterable[tuple[str, Judgement]]) -> str:
-    """One line per claim, with links to its evidence and to its section, whose heading is the first of a pair."""
+def summary(judgements: Iterable[tuple[str, str, Judgement]]) -> str:
+    """One line per claim, after the headings of its section and of its evidence, to which it links."""
     rows = [
         (
-            f"[{plain(judgement.claim.title)}](#{slug(judgement.claim.title)})",
+            f"[{plain(judgement.claim.title)}](#{slug(target)})",
             _said(judgement.findings),
             _measured(judgement.findings, judgement.claim.unit),
             _n(judgement.findings),
             shown(judgement.verdict),
             f"[{section}](#{slug(section)})",
         )
-        for section, judgement in judgements
+        for section, target, judgement in judgements
     ]
     return table(("claim", "paper says", "measured", "n", "verdict", "section"), rows)
 
@@ -107,20 +108,8 @@ def rule(part: Part) -> str:
 
 
 def number(interval: Interval | None, unit: str, sign: str = "") -> str:
-    """Mean ± half of the interval; mean [low, high] where it is not symmetric; the mean alone for one seed.
-
-    sign  "+" shows that of a positive mean too
-    """
-    if interval is None:
-        return "–"
-    form = ".1f" if unit in ("%", "points") else ".3g"
-    mean = f"{interval.mean:{sign}{form}}"
-    if interval.n == 1:
-        return mean
-    lopsided = abs(interval.low + interval.high - 2 * interval.mean) > 0.02 * (interval.high - interval.low)
-    if lopsided:
-        return f"{mean} [{interval.low:{sign}{form}}, {interval.high:{sign}{form}}]"
-    return f"{mean} ± {interval.half_width:{form}}"
+    """`intervals.shown` with as many digits as the unit deserves; `sign` "+" shows that of a positive mean too."""
+    return intervals.shown(interval, f"{sign}z.1f" if unit in ("%", "points") else f"{sign}z.3g")
 
 
 def _count(interval: Interval | None) -> str:
@@ -157,5 +146,4 @@ def _p(finding: Finding) -> str:
 
 
 def _n(findings: Sequence[Finding]) -> str:
-    counts = sorted({finding.interval.n if finding.interval else 0 for finding in findings})
-    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+    return intervals.span(finding.interval.n if finding.interval else 0 for finding in findings)

@@ -1,15 +1,16 @@
 """Pictures: functions that take axes and numbers, and return the axes. Nothing is saved here.
 
-Whatever tells two curves apart does so twice: colour and marker for the architecture, line style and filled
-or open marker for the features. The figures read in grey and by the colour-blind.
+Whatever tells two curves apart does so twice: by colour and marker, or by line style and filled or open marker. The
+figures read in grey and by the colour-blind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import style
@@ -22,15 +23,29 @@ from numpy.typing import NDArray
 from mnist1d.analysis.intervals import Interval, t_interval
 
 DASHES = (0, (4, 2))
+INK = "#333333"
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one architecture appears in every figure: its name in print, its colour and its marker."""
+    """How an architecture, or another thing compared, appears in every figure: name in print, colour, marker, line."""
 
     name: str
     color: str
     marker: str
+    line: Any = "-"
+    hollow: bool = False  # the marker
+
+    @property
+    def dashed(self) -> Look:
+        """The same thing in its second state: dashed, with open markers."""
+        return replace(self, line=DASHES, hollow=True)
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """What matplotlib has to know to draw it."""
+        face = "white" if self.hollow else self.color
+        return {"color": self.color, "marker": self.marker, "linestyle": self.line, "markerfacecolor": face}
 
 
 LOOKS = {
@@ -55,32 +70,23 @@ def lab_style() -> Iterator[None]:
 
 def plot_band(
     ax: Axes,
-    steps: NDArray[np.integer],
+    steps: NDArray[np.number],
     values: NDArray[np.floating],
-    *,
-    color: str,
-    marker: str,
-    dashed: bool = False,
-    confidence: float = 0.95,
+    look: Look,
+    marked: tuple[int, int] | None = None,
 ) -> Axes:
-    """Draw the mean over seeds against the step, with its t interval at every step as a band.
+    """Draw the mean over seeds against the step, or another axis, with its 95% t interval at every step as a band.
 
     steps   # [step], ascending
-    values  # [seed, step], in the unit of the axis; nan where a seed was not evaluated
-    dashed  dashed line and open markers instead of solid and filled
+    values  # [seed, step], in the unit of the axis; nan where a seed was not evaluated, but in all of them nowhere
+    marked  first step with a marker, and every how many follow; None: about six, open and filled ones by turns
     A step with one seed has a mean and no band.
     """
-    bounds = [t_interval(column[np.isfinite(column)], confidence) for column in values.T]
-    ax.fill_between(steps, [b.low for b in bounds], [b.high for b in bounds], color=color, alpha=0.28, linewidth=0)
-    ax.plot(
-        steps,
-        [b.mean for b in bounds],
-        color=color,
-        marker=marker,
-        markevery=_marked(len(steps), late=dashed),
-        linestyle=DASHES if dashed else "-",
-        markerfacecolor="white" if dashed else color,
-    )
+    bounds = [t_interval(column[np.isfinite(column)]) for column in values.T]
+    low, high = [each.low for each in bounds], [each.high for each in bounds]
+    ax.fill_between(steps, low, high, color=look.color, alpha=0.28, linewidth=0)
+    every = marked or _marked(len(steps), late=look.hollow)
+    ax.plot(steps, [each.mean for each in bounds], **look.drawn, markevery=every)
     return ax
 
 
@@ -105,7 +111,7 @@ def plot_bars(ax: Axes, at: Sequence[float], heights: Sequence[Interval], *, col
 
 def plot_level(ax: Axes, value: float, label: str) -> Axes:
     """Draw a horizontal reference line at `value` (unit of the axis) with its label above the right end."""
-    ax.axhline(value, color="#333333", linewidth=1.1, linestyle=(0, (1, 1.5)), zorder=1)
+    ax.axhline(value, color=INK, linewidth=1.1, linestyle=(0, (1, 1.5)), zorder=1)
     ax.annotate(
         label,
         xy=(1.0, value),
@@ -115,7 +121,7 @@ def plot_level(ax: Axes, value: float, label: str) -> Axes:
         ha="right",
         va="bottom",
         fontsize=8,
-        color="#333333",
+        color=INK,
     )
     return ax
 
@@ -131,26 +137,40 @@ def accuracy_axes(ax: Axes, title: str, last_step: int) -> Axes:
     return ax
 
 
-def panels(count: int, width: float = 7.6, height: float = 4.0, legend: bool = True) -> tuple[Figure, list[Axes]]:
-    """A figure (inches) with panels side by side on one y axis, and room below for legend and caption."""
-    figure = Figure(figsize=(width, height))
-    below = 1.33 if legend else 0.95
-    left, right, top, bottom = 0.58 / width, 1 - 0.16 / width, 1 - 0.32 / height, below / height
-    space = {"left": left, "right": right, "top": top, "bottom": bottom, "wspace": 0.08}
-    axes = figure.subplots(1, count, sharey=True, squeeze=False, gridspec_kw=space)
-    return figure, list(axes[0])
+def panels(
+    columns: int,
+    rows: int = 1,
+    *,
+    size: tuple[float, float] = (7.6, 4.0),
+    left: float = 0.58,
+    below: float = 1.33,
+    gap: float = 0.08,
+    sharex: Literal["row", "none"] = "none",
+    sharey: bool = True,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with panels, row by row, and with room below for legend and caption.
+
+    size, left, below  in inches: of the figure, of what lies left of the panels and below them
+    gap                between columns, as a share of a panel's width; more where each has a y axis of its own
+    """
+    figure = Figure(figsize=size)
+    width, height = size
+    space = {"left": left / width, "right": 1 - 0.16 / width, "top": 1 - 0.32 / height, "bottom": below / height}
+    between = {"wspace": gap, "hspace": 0.34}
+    axes = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False, gridspec_kw=space | between)
+    return figure, list(axes.flat)
 
 
-def feature_legend(figure: Figure, models: Sequence[str]) -> Figure:
-    """One line of legend below the panels: architectures by marker, then the features by line."""
-    looks = [look(model) for model in models]
-    names = [*(each.name for each in looks), "plain features", "shuffled features"]
-    handles = [Line2D([], [], color=each.color, marker=each.marker) for each in looks]
-    ink = "#333333"
-    handles += [Line2D([], [], color=ink), Line2D([], [], color=ink, linestyle=DASHES)]
+def legend(figure: Figure, handles: Sequence[Line2D]) -> Figure:
+    """One line of legend between panels and caption."""
     place = (0.5, 0.5 / figure.get_size_inches()[1])
-    figure.legend(handles, names, loc="lower center", bbox_to_anchor=place, ncols=len(names), columnspacing=1.5)
+    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=place, ncols=len(handles), columnspacing=1.4)
     return figure
+
+
+def sample(look: Look) -> Line2D:
+    """A piece of line for a legend."""
+    return Line2D([], [], label=look.name, **look.drawn)
 
 
 def caption(figure: Figure, text: str) -> Figure:

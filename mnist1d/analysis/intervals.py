@@ -1,4 +1,4 @@
-"""Uncertainty: numbers in, a mean with its interval and n out. Arrays only; nothing is read or drawn.
+"""Uncertainty: numbers in, a mean with its interval and n out, as numbers and as text. Nothing is read or drawn.
 
 Every number of a report comes from here, so that none is without its n. `t_interval` is the default: a
 handful of seeds, roughly normal accuracies. `log_t_interval` is for widths and ratios, which vary by factors.
@@ -12,7 +12,7 @@ interval misses the region. `holm` corrects several of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -166,6 +166,41 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     adjusted = np.empty_like(steps)
     adjusted[order] = steps
     return tuple(adjusted.tolist())
+
+
+def interval_of(values: Values, kind: Callable[[Values], Interval] = t_interval) -> Interval | None:
+    """The interval of `values` # [seed], which may be none: None then. Raises as `kind` does otherwise."""
+    return kind(values) if len(values) else None
+
+
+# -- as text ----------------------------------------------------------------------------------------------
+
+
+def shown(interval: Interval | None, form: str = "z.1f") -> str:
+    """93.0 ± 2.5; 47.3 [41.2, 55.5] where it is not symmetric; the mean alone for one seed; – for none.
+
+    form  format of a number; with a sign in front, only means and bounds show it
+    """
+    if interval is None:
+        return "–"
+    if interval.n == 1:
+        return f"{interval.mean:{form}}"
+    lopsided = abs(interval.low + interval.high - 2 * interval.mean) > 1e-9 * max(abs(interval.low), abs(interval.high))
+    if lopsided:
+        return f"{interval.mean:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+    return f"{interval.mean:{form}} ± {interval.half_width:{form.removeprefix('+')}}"
+
+
+def span(counts: Iterable[int]) -> str:
+    """How many seeds numbers rest on: 10, or 9–10 where they differ; 0 where there are none."""
+    known = set(counts) or {0}
+    return str(min(known)) if len(known) == 1 else f"{min(known)}–{max(known)}"
+
+
+def basis(counts: Iterable[int]) -> str:
+    """What the lines and bars of a figure are, from how many seeds each of them has."""
+    n = span(counts)
+    return "one seed, so no intervals" if n in ("0", "1") else f"mean over n = {n} seeds with its 95% t interval"
 
 
 class _Bootstrap:

@@ -15,7 +15,7 @@ training and test data, which all kinds of pooling share: a pair of runs with on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -23,17 +23,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from mnist1d.analysis import figures
 from mnist1d.analysis.figures import Look
-from mnist1d.analysis.intervals import Interval, holm, t_interval, t_p_outside
+from mnist1d.analysis.intervals import Interval, basis, holm, interval_of, shown, span, t_interval, t_p_outside
 from mnist1d.analysis.page import NoRuns, Page, Picture, Statistic, Table
-from mnist1d.analysis.protocol import finished, missing, one_protocol, ranges
+from mnist1d.analysis.protocol import MISSING, command, finished, missing, one_protocol
 from mnist1d.analysis.read import Runs
 from mnist1d.analysis.statistics import difference, level
 from mnist1d.spelling import nearest
@@ -42,13 +40,13 @@ METRICS = ("test/acc",)
 """The histories that the page needs."""
 
 MEASURES = {"final": "test/acc_final", "best": "test/acc_best", "train": "train/acc"}
-KINDS: dict[str, tuple[Look, Any]] = {  # pooling -> look and line style, in the order of tables and legends
-    "none": (Look("no pooling", "#16295c", "o"), "-"),
-    "matched": (Look("no pooling, as few parameters", "#6f86c9", "o"), figures.DASHES),
-    "stride": (Look("stride 2", "#e8951a", "s"), (0, (5, 1.5, 1, 1.5))),
-    "max": (Look("max", "#2a7d62", "^"), (0, (8, 1.5))),
-    "avg": (Look("average", "#a8509a", "v"), (0, (1, 1.2))),
-    "l2": (Look("L2", "#8c8c8c", "D"), (0, (3, 1, 1, 1, 1, 1))),
+KINDS = {  # pooling -> look, in the order of tables and legends
+    "none": Look("no pooling", "#16295c", "o"),
+    "matched": Look("no pooling, as few parameters", "#6f86c9", "o", figures.DASHES, hollow=True),
+    "stride": Look("stride 2", "#e8951a", "s", (0, (5, 1.5, 1, 1.5))),
+    "max": Look("max", "#2a7d62", "^", (0, (8, 1.5))),
+    "avg": Look("average", "#a8509a", "v", (0, (1, 1.2))),
+    "l2": Look("L2", "#8c8c8c", "D", (0, (3, 1, 1, 1, 1, 1))),
 }
 PANELS = {1000: (30, 85), 5000: (80, 100), 50_000: (90, 100)}
 """Training samples -> the range of accuracies (%) that the paper's figure shows."""
@@ -56,14 +54,13 @@ SMOOTHING = 1.0
 """Width (standard deviation, in evaluations) of the Gaussian that smooths the curves, as in the reference."""
 
 _AXES = {"seed", "data.seed", "data.num_samples", "data.train_split", "model.pooling", "model.channels"}
-_COMMAND = "python train.py -m experiment=pooling"
 
 Comparison = tuple[int, str]  # training samples, kind
 
 
 def page(runs: Runs) -> Page:
     """The tables, pictures and statistics of the pooling experiment; raises NoRuns when no run is finished."""
-    table, remarks = settings(finished(runs))
+    table, remarks = comparable(finished(runs))
     done = table[table["status"] == "FINISHED"]
     if done.empty:
         raise NoRuns(f"no run is finished that can be compared ({'; '.join(remarks)})")
@@ -77,7 +74,7 @@ def page(runs: Runs) -> Page:
 # -- which runs, and which net each of them trained -------------------------------------------------------
 
 
-def settings(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def comparable(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The comparable runs of `table` with the page's own columns, and a remark on every group left out."""
     size = (table["data.num_samples"].astype(float) * table["data.train_split"].astype(float)).astype(int)
     draw = table["data.seed"].map(str).mask(table["data.seed"] == table["seed"], "one per seed")
@@ -120,18 +117,19 @@ def _parameters(run: dict[Any, Any]) -> int:
 
 def _missing(table: pd.DataFrame) -> list[str]:
     """The seeds without a result: those of any kind and size are expected of every one."""
-    expected = set(table["seed"])
-    return [
-        text
-        for size, kind in product(_sizes(table), _kinds(table))
-        for text in missing(
-            table, f"missing: {kind} at {size} training samples", {"pooling": kind, "train_samples": size}, expected
-        )
-    ]
+    expected, texts = set(table["seed"]), []
+    for size, kind in product(_sizes(table), _kinds(table)):
+        label, where = f"{MISSING}{kind} at {_said(size)} training samples", {"pooling": kind, "train_samples": size}
+        texts += missing(table, label, where, expected)
+    return texts
 
 
 def _kinds(table: pd.DataFrame) -> list[str]:
     return [kind for kind in KINDS if (table["pooling"] == kind).any()]
+
+
+def _said(size: int) -> str:
+    return f"{size:,}" if size >= 10_000 else str(size)
 
 
 def _sizes(table: pd.DataFrame) -> list[int]:
@@ -180,8 +178,8 @@ def accuracy_table(done: pd.DataFrame) -> Table:
     counts = dict(zip(done["pooling"], done["parameters"], strict=True))
     rows = [("parameters", *(str(counts[kind]) for kind in kinds), "")]
     for size in _sizes(done):
-        found = [_interval(level(done, "final", {"pooling": kind, "train_samples": size})) for kind in kinds]
-        rows.append((str(size), *(_shown(interval, "") for interval in found), _n(found)))
+        found = [interval_of(level(done, "final", {"pooling": kind, "train_samples": size})) for kind in kinds]
+        rows.append((_said(size), *map(shown, found), span(each.n for each in found if each)))
     return Table(
         "Final test accuracy (%) by training samples: mean ± half of the 95% interval over n seeds",
         ("samples", *kinds, "n"),
@@ -195,9 +193,9 @@ def gain_table(found: dict[Comparison, pd.Series]) -> Table:
     kinds, p_values = _compared(found), adjusted(found)
     rows = []
     for size in sorted({size for size, _ in found}):
-        intervals = {kind: _interval(found.get((size, kind))) for kind in kinds}
-        cells = (_shown(interval, "+") + _p(p_values.get((size, kind))) for kind, interval in intervals.items())
-        rows.append((str(size), *cells, _n(list(intervals.values()))))
+        intervals = {kind: interval_of(found.get((size, kind), ())) for kind in kinds}
+        cells = (shown(interval, "+z.1f") + _p(p_values.get((size, kind))) for kind, interval in intervals.items())
+        rows.append((_said(size), *cells, span(each.n for each in intervals.values() if each)))
     return Table(
         "Final test accuracy gained over no pooling (points), by training samples",
         ("samples", *kinds, "n"),
@@ -207,25 +205,10 @@ def gain_table(found: dict[Comparison, pd.Series]) -> Table:
     )
 
 
-def _interval(values: pd.Series | None) -> Interval | None:
-    return t_interval(values.to_numpy()) if values is not None and values.size else None
-
-
-def _shown(interval: Interval | None, sign: str) -> str:
-    if interval is None:
-        return "–"
-    return f"{interval.mean:{sign}.1f}" + (f" ± {interval.half_width:.1f}" if interval.n > 1 else "")
-
-
 def _p(value: float | None) -> str:
     if value is None:
         return ""
     return " (p < 0.001)" if value < 0.001 else f" (p = {value:.3f})"
-
-
-def _n(intervals: Sequence[Interval | None]) -> str:
-    """How many seeds the intervals stand on: 10, or 9-10 where they differ."""
-    return ranges(sorted({interval.n for interval in intervals if interval is not None}))
 
 
 # -- the paper's picture: accuracy while training ---------------------------------------------------------
@@ -233,22 +216,23 @@ def _n(intervals: Sequence[Interval | None]) -> str:
 
 def draw_curves(runs: Runs, done: pd.DataFrame) -> Picture:
     """Smoothed test accuracy against the step, a panel for each of at most three sizes of the training set."""
+    redo = command("pooling", done)
     chosen, last = _panel_sizes(_sizes(done)), int(done["trainer.max_steps"].max()) - 1
     with figures.lab_style():
-        figure, axes = _panels(len(chosen))
+        figure, axes = figures.panels(len(chosen), gap=0.2, sharey=False)
         for ax, letter, size in zip(axes, "abc", chosen, strict=False):
-            figures.accuracy_axes(ax, f"{letter}  {size} samples", last)
+            figures.accuracy_axes(ax, f"{letter}  {_said(size)} samples", last)
             _draw_kinds(ax, runs, done[done["train_samples"] == size])
             _fit_range(ax, PANELS.get(size), last)
         for ax in axes[1:]:
             ax.set_ylabel("")
-        _legend(figure, _kinds(done))
+        figures.legend(figure, [figures.sample(KINDS[kind]) for kind in _kinds(done)])
         counts = done[done["train_samples"].isin(chosen)].groupby(["pooling", "train_samples"]).size()
-        about = f"Test accuracy by step, smoothed over evaluations (Gaussian, σ = {SMOOTHING:g}). {_spread(counts)}."
-        figures.caption(figure, f"{about}\nThe vertical axes fit the second half of the training. {_command(done)}")
-    sizes = ", ".join(map(str, chosen))
+        about = f"Test accuracy by step, smoothed over evaluations (Gaussian, σ = {SMOOTHING:g}); {basis(counts)}."
+        figures.caption(figure, f"{about}\nThe vertical axes fit the second half of the training. {redo}")
+    sizes = "; ".join(map(_said, chosen))
     alt = f"Test accuracy against the optimiser step, a line for each pooling, a panel for each of {sizes} samples."
-    return Picture("curves", figure, alt, f"{about} `{_command(done)}`")
+    return Picture("curves", figure, alt, f"{about} `{redo}`")
 
 
 def _panel_sizes(sizes: Sequence[int]) -> list[int]:
@@ -260,11 +244,9 @@ def _draw_kinds(ax: Axes, runs: Runs, rows: pd.DataFrame) -> None:
     for place, kind in enumerate(kinds):
         steps, values = runs.curves("test/acc", rows.loc[rows["pooling"] == kind, "run_id"].tolist())
         if steps.size:
-            look, dash = KINDS[kind]
-            figures.plot_band(ax, steps, 100 * smoothed(values), color=look.color, marker=look.marker)
             every = max(len(kinds), steps.size // 4)
             start = (place + 1) * every // len(kinds)  # no marker lies on another
-            ax.lines[-1].set(linestyle=dash, markevery=(start, every), markerfacecolor=_face(kind))
+            figures.plot_band(ax, steps, 100 * smoothed(values), KINDS[kind], (start, every))
 
 
 def smoothed(curves: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -296,21 +278,21 @@ def _fit_range(ax: Axes, paper: tuple[int, int] | None, last: int) -> None:
 def draw_gains(done: pd.DataFrame, found: dict[Comparison, pd.Series]) -> Picture:
     """Gain over no pooling against the number of training samples, all of it, and the larger sizes enlarged."""
     intervals = {comparison: t_interval(values.to_numpy()) for comparison, values in found.items()}
-    sizes, kinds = sorted({size for size, _ in found}), _compared(found)
+    sizes, kinds, redo = sorted({size for size, _ in found}), _compared(found), command("pooling", done)
     with figures.lab_style():
-        figure, axes = _panels(2 if len(sizes) > 1 else 1)
+        figure, axes = figures.panels(2 if len(sizes) > 1 else 1, gap=0.2, sharey=False)
         for ax, title in zip(axes, ("a  All gains", "b  Close-up"), strict=False):
             _gain_axes(ax, title, sizes)
             _draw_gain_lines(ax, intervals, kinds)
         if len(axes) > 1:
-            _close_up(axes[1], [each for (size, _), each in intervals.items() if size in sizes[len(sizes) // 2 :]])
+            _close_up(axes[1], intervals, sizes[max(1, (len(sizes) - 1) // 2) :])
         axes[0].set_ylabel("gain over no pooling (points)")
-        _legend(figure, kinds)
-        spread = _spread([interval.n for interval in intervals.values()])
-        about = f"Final test accuracy minus that without pooling, paired by seed. {spread}."
-        figures.caption(figure, f"{about}\n{_command(done)}")
+        figures.legend(figure, [figures.sample(KINDS[kind]) for kind in kinds])
+        kind = basis(interval.n for interval in intervals.values())
+        about = f"Final test accuracy minus that without pooling, paired by seed; {kind}."
+        figures.caption(figure, f"{about}\n{redo}")
     alt = "Gain over no pooling against training samples." + _in_words(intervals, sizes[0], sizes[-1])
-    return Picture("gains", figure, alt, f"{about} `{_command(done)}`")
+    return Picture("gains", figure, alt, f"{about} `{redo}`")
 
 
 def _compared(found: Collection[Comparison]) -> list[str]:
@@ -322,7 +304,7 @@ def _in_words(intervals: dict[Comparison, Interval], *sizes: int) -> str:
         size: ", ".join(f"{kind} {each.mean:+.1f}" for (other, kind), each in intervals.items() if other == size)
         for size in sizes
     }
-    return "".join(f" At {size}: {text}." for size, text in texts.items())
+    return "".join(f" At {_said(size)}: {text}." for size, text in texts.items())
 
 
 def _gain_axes(ax: Axes, title: str, sizes: Sequence[int]) -> None:
@@ -333,66 +315,26 @@ def _gain_axes(ax: Axes, title: str, sizes: Sequence[int]) -> None:
     ax.xaxis.set_major_locator(FixedLocator(sizes))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticklabels([f"{size / 1000:g}k" if size % 100 == 0 else str(size) for size in sizes])
-    ax.axhline(0, color="#333333", linewidth=1.1, zorder=1)
+    ax.axhline(0, color=figures.INK, linewidth=1.1, zorder=1)
 
 
 def _draw_gain_lines(ax: Axes, intervals: dict[Comparison, Interval], kinds: Sequence[str]) -> None:
     for place, kind in enumerate(kinds):
         sizes = [size for size, other in intervals if other == kind]
         found = [intervals[size, kind] for size in sizes]
-        look, dash = KINDS[kind]
         aside = 1.035 ** (2 * place - len(kinds) + 1)  # intervals stand beside one another
         ax.errorbar(
             aside * np.array(sizes),
             [interval.mean for interval in found],
             [interval.half_width for interval in found],
-            color=look.color,
-            marker=look.marker,
-            linestyle=dash,
-            markerfacecolor=_face(kind),
+            **KINDS[kind].drawn,
             capsize=2.5,
             elinewidth=1.0,
         )
 
 
-def _close_up(ax: Axes, shown: Sequence[Interval]) -> None:
+def _close_up(ax: Axes, intervals: dict[Comparison, Interval], sizes: Sequence[int]) -> None:
+    shown = [each for (size, _), each in intervals.items() if size in sizes]
     ends = [0.0, *(each.mean + sign * np.nan_to_num(each.half_width) for each in shown for sign in (-1, 1))]
     ax.set_ylim(min(ends) - 0.5, max(ends) + 0.5)
-
-
-# -- what both pictures share -----------------------------------------------------------------------------
-
-
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """Panels side by side, each with a y axis of its own, and room below for legend and caption."""
-    width, height = 7.6, 4.1
-    figure = Figure(figsize=(width, height))
-    space = {"left": 0.58 / width, "right": 1 - 0.16 / width, "top": 1 - 0.32 / height, "bottom": 1.45 / height}
-    axes = figure.subplots(1, count, squeeze=False, gridspec_kw={**space, "wspace": 0.2})
-    return figure, list(axes[0])
-
-
-def _legend(figure: Figure, kinds: Sequence[str]) -> None:
-    looks = [KINDS[kind] for kind in kinds]
-    handles = [
-        Line2D([], [], color=look.color, marker=look.marker, linestyle=dash, markerfacecolor=_face(kind))
-        for kind, (look, dash) in zip(kinds, looks, strict=True)
-    ]
-    names, place = [look.name for look, _ in looks], (0.5, 0.5 / figure.get_size_inches()[1])
-    figure.legend(handles, names, loc="lower center", bbox_to_anchor=place, ncols=6, columnspacing=1.2)
-
-
-def _face(kind: str) -> str:
-    return "white" if kind == "matched" else KINDS[kind][0].color
-
-
-def _spread(counts: Iterable[int]) -> str:
-    """What bands and bars are, and how many seeds they stand on."""
-    n = ranges(sorted(set(counts)))
-    return "One seed, so no intervals" if n == "1" else f"Mean and 95% t interval, n = {n} seeds"
-
-
-def _command(done: pd.DataFrame) -> str:
-    """The command that makes these runs, with their profile where it is not the default."""
-    profiles = set(done["profile"]) if "profile" in done else {"paper"}
-    return _COMMAND + "".join(f" profile={name}" for name in profiles if len(profiles) == 1 and name != "paper")
+    ax.set_xlim(left=sizes[0] / 1.35)

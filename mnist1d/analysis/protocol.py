@@ -10,8 +10,19 @@ import pandas as pd
 from mnist1d.analysis.page import NoRuns
 from mnist1d.analysis.read import Runs
 
+PROFILE = "paper"
+"""The profile of a command line that names none."""
+MISSING = "missing: "
+"""How a remark begins that names seeds without a result."""
 DESCRIPTIVE = ("trainer.accelerator", "trainer.memory", "trainer.stack", "trainer.threads")
 """Keys of the trainer that change where a run is trained, not what it measures."""
+
+
+def command(experiment: str, table: pd.DataFrame) -> str:
+    """The command that makes the runs of `table`, with their profile where they share one and it must be said."""
+    profiles = set(table.get("profile", ()))
+    size = "".join(f" profile={name}" for name in profiles if len(profiles) == 1 and name != PROFILE)
+    return f"python train.py -m experiment={experiment}{size}"
 
 
 def finished(runs: Runs) -> pd.DataFrame:

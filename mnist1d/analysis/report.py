@@ -21,11 +21,10 @@ from mnist1d.analysis.document import code, document, escaped, plain
 from mnist1d.analysis.evidence import LEGEND, counted, evidence, summary
 from mnist1d.analysis.figures import lab_style
 from mnist1d.analysis.page import Page, Picture
-from mnist1d.analysis.protocol import ranges
+from mnist1d.analysis.protocol import MISSING, command, ranges
 
 TITLE = "MNIST-1D Lab: what holds of the paper"
 NOTES = Path(__file__).parents[2] / "docs" / "experiments"
-DEFAULT = "paper"  # the profile of a command line without one
 MOST_REMARKS = 30
 
 
@@ -52,9 +51,7 @@ class Section:
     @property
     def command(self) -> str:
         """What makes its runs, in the size they have."""
-        found = set(self.page.table["profile"]) if self.page else set()
-        size = "".join(f" profile={name}" for name in found if len(found) == 1 and name != DEFAULT)
-        return f"python train.py -m experiment={self.experiment}{size}"
+        return command(self.experiment, self.page.table if self.page else pd.DataFrame())
 
 
 def write(sections: Sequence[Section], output: Path) -> tuple[Path, ...]:
@@ -76,8 +73,12 @@ def write(sections: Sequence[Section], output: Path) -> tuple[Path, ...]:
 
 def markdown(sections: Sequence[Section], made: datetime, output: Path) -> str:
     """The whole report; pictures are named as `write` saves them, links to notes are relative to `output`."""
-    judged = [(section.title, judgement) for section in sections for judgement in section.judgements]
-    counts = counted(judgement for _, judgement in judged)
+    judged = [
+        (section.title, judgement.claim.title if section.page else section.title, judgement)
+        for section in sections
+        for judgement in section.judgements
+    ]
+    counts = counted(judgement for *_, judgement in judged)
     parts = [f"# {TITLE}", *_provenance(sections, made), counts, summary(judged), LEGEND]
     for section in sections:
         parts += [f"## {section.title}", *_section(section, output)]
@@ -106,26 +107,43 @@ def _doubts(section: Section) -> list[str]:
     several = (
         [f"its runs come from {len(states)} versions of the code: {', '.join(states)}."] if len(states) > 1 else []
     )
+    provisional = _provisional(section.page) if section.page else []
     dirty = [state for state in states if state.endswith("-dirty")]
     unknown = ["no version of the code is known for some runs."] if "unknown" in states else []
-    return several + [f"some runs were made with uncommitted changes: {', '.join(dirty)}."] * bool(dirty) + unknown
+    return (
+        provisional
+        + several
+        + [f"some runs were made with uncommitted changes: {', '.join(dirty)}."] * bool(dirty)
+        + unknown
+    )
+
+
+def _provisional(page: Page) -> list[str]:
+    """What the verdicts still wait for."""
+    waiting = int(page.table["status"].isin(["RUNNING", "SCHEDULED"]).sum())
+    lost = sum(remark.startswith(MISSING) and "RUNNING" not in remark for remark in page.remarks)
+    reasons = [f"{waiting} runs are still RUNNING"] * bool(waiting)
+    reasons += [f"{lost} settings lack seeds (see below)"] * bool(lost)
+    return [f"{', '.join(reasons)}: verdicts are provisional."] if reasons else []
 
 
 def _section(section: Section, output: Path) -> list[str]:
-    if section.page is None:
-        body = [f"**No results:** {plain(section.absent)}. To make them:", code(section.command)]
-    else:
-        body = [*_facts(section.page.table)]
-        body += [f"![{p.alt}]({section.experiment}/{p.name}.svg)\n\n*{p.caption}*" for p in section.page.pictures]
-        body += [escaped(table).markdown() for table in section.page.tables]
-        body += _remarks(section.page.remarks)
-    body += ["### Evidence"] if section.judgements else []
-    body += [text for judgement in section.judgements for text in evidence(judgement)]
-    body += _notes(section.experiment, output)
-    if section.page:
-        analysis = f"python analyze.py experiment={section.experiment}"
-        body += ["### To do it again", code(section.command, analysis)]
-    return body
+    page = section.page
+    if page is None:
+        absent = f"**No results:** {plain(section.absent)}. To make them:"
+        return [absent, code(section.command), *_notes(section.experiment, output)]
+    return [
+        *(f"> **Warning:** {text}" for text in _provisional(page)),
+        *_facts(page.table),
+        *(f"![{p.alt}]({section.experiment}/{p.name}.svg)\n\n*{p.caption}*" for p in page.pictures),
+        *(escaped(table).markdown() for table in page.tables),
+        *_remarks(page.remarks),
+        *(["### Evidence"] if section.judgements else []),
+        *(text for judgement in section.judgements for text in evidence(judgement)),
+        *_notes(section.experiment, output),
+        "### To do it again",
+        code(section.command, f"python analyze.py experiment={section.experiment}"),
+    ]
 
 
 def _facts(table: pd.DataFrame) -> list[str]:

@@ -383,7 +383,7 @@ def _source_grad(inner: Tensor, matrix: Tensor, channels: int, layer: _Layer) ->
     if layer.kernel < layer.stride:
         grad = F.pad(grad, (0, (layer.stride - layer.kernel) * channels))
     for shift, block in enumerate(blocks[1:], 1):
-        grad[:, shift:, : block.shape[1]] += inner.bmm(block.mT)[:, :-shift]
+        grad[:, shift:, : block.shape[1]].baddbmm_(inner[:, :-shift], block.mT)
     return grad
 
 

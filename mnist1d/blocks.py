@@ -137,11 +137,11 @@ class StreamBatches:
 class StackData(pl.LightningDataModule):
     """The splits of N runs, stacked, shared where they are equal, and the blocks of their schedule."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], schedule: Schedule | None = None) -> None:
         super().__init__()
         self.runs = runs
         trainer = runs[0].trainer
-        self.schedule = Schedule(trainer.max_steps, trainer.eval_every)
+        self.schedule = schedule or Schedule(trainer.max_steps, trainer.eval_every)
         self.stops = self.schedule.stops()
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -163,10 +163,15 @@ class StackData(pl.LightningDataModule):
         """Move all splits to `device`, once."""
         self.splits = {name: (x.to(device), y.to(device)) for name, (x, y) in self.splits.items()}
 
+    @property
+    def training(self) -> tuple[Tensor, Tensor]:
+        """What mini-batches are made of: inputs ``[N or 1, rows, length]`` and labels ``[N or 1, rows]``."""
+        return self.splits["train"]
+
     def batches(self) -> Batches | StreamBatches:
-        """The mini-batches of training, from the start: of the training split or of the endless stream."""
+        """The mini-batches of training, from the start: of the training data or of the endless stream."""
         data = self.runs[0].data
-        x, y = self.splits["train"]
+        x, y = self.training
         if data.stream:
             generators = [member_generator(run.seed, "samples", x.device) for run in self.runs]
             draws = [stream(r.data, x.device, g) for r, g in zip(self.runs, generators, strict=True)]

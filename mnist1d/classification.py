@@ -1,53 +1,21 @@
-"""Classification of N runs at once: the LightningModule of a stack, for a fixed number of steps (paper, Table 1)."""
+"""Classification of N runs at once: the loop over optimiser steps, evaluation, and the problem made of them."""
 
-import math
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from mnist1d import optim
-from mnist1d.blocks import Batches, StackData, StreamBatches
+from mnist1d.blocks import Batches, StreamBatches
 from mnist1d.config import Run
 from mnist1d.loss import cross_entropy_stacked
 from mnist1d.models.make import make_model
+from mnist1d.problem import StackedProblem
 from mnist1d.stack import StackedModel, build_member
 
 EVAL_ROWS = 1000
 """Rows evaluated at once per member: keeps the peak memory of an evaluation near that of a training step."""
-
-
-@dataclass
-class History:
-    """What one run measured: ``metrics[name]`` is a list of (step, value); `failure` the reason it has none."""
-
-    metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-    failure: str | None = None
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Append one evaluation."""
-        for name, value in values.items():
-            self.metrics.setdefault(name, []).append((step, value))
-
-    def final(self) -> dict[str, float]:
-        """Accuracy at the last step, best over evaluations, and where the validation split is best.
-
-        `test/acc_best` is an oracle: it looks at test data to choose the step, as the paper's table implies.
-        Ties of validation accuracy go to the earliest step. Empty for a failed run.
-        """
-        if self.failure or "test/acc" not in self.metrics:
-            return {}
-        test = dict(self.metrics["test/acc"])
-        final = {"test/acc_final": list(test.values())[-1], "test/acc_best": max(test.values())}
-        if "val/acc" in self.metrics:
-            best_step, _ = max(self.metrics["val/acc"], key=lambda point: (point[1], -point[0]))
-            final |= {"test/acc_selected": test[best_step], "val/acc_selected_step": float(best_step)}
-        return final
 
 
 def train_steps(
@@ -55,17 +23,25 @@ def train_steps(
     optimizer: torch.optim.Optimizer,
     batches: Callable[[int], tuple[Tensor, Tensor]],
     steps: range,
+    objective: Callable[[Tensor, Tensor], Tensor] = cross_entropy_stacked,
 ) -> Tensor:
     """The inner loop: one optimiser step of all members per element of `steps`.
 
+    Args:
+        model: the members.
+        optimizer: of their parameters.
+        batches: step -> inputs ``[N, batch, length]``, labels ``[N, batch]``.
+        steps: numbers of the steps.
+        objective: outputs ``[N, batch, outputs]`` and labels -> ``[N]``, what each member minimises.
+
     Returns:
-        The members' mean cross-entropy on their mini-batches, before each update, ``[len(steps), N]``.
+        The members' objectives on their mini-batches, before each update, ``[len(steps), N]``.
     """
     losses = []
     ones = next(model.parameters()).new_ones(model.size)
     for step in steps:
         x, y = batches(step)
-        loss = cross_entropy_stacked(model(x), y)  # [N]
+        loss = objective(model(x), y)  # [N]
         optimizer.zero_grad()
         loss.backward(ones)  # the gradient of the sum: by a member's weights, the member's own
         optimizer.step()
@@ -119,97 +95,34 @@ def class_accuracies(model: StackedModel, x: Tensor, y: Tensor) -> dict[str, Ten
     return {f"test/acc_class_{digit}": column for digit, column in enumerate(hits.T) if not column.isnan().any()}
 
 
-class StackedClassification(pl.LightningModule):
-    """Trains the members of a stack together; a single run is a stack of one.
-
-    A training "batch" is a block of optimiser steps (`mnist1d.blocks`). ``trainer.global_step`` counts real
-    steps. `training_step` returns ``{"step", "losses", "metrics"}``: the last step of the block, the members'
-    mini-batch losses ``[steps, N]`` and, where the schedule evaluates, metrics by name, each ``[N]``.
-
-    Args:
-        runs: configs of the members; equal but for `mnist1d.plan.VALUES`.
-    """
-
-    automatic_optimization = False
+class StackedClassification(StackedProblem):
+    """Classifies digits, with cross-entropy, for a fixed number of steps (paper, Table 1)."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        super().__init__()
-        self.runs = list(runs)
+        super().__init__(runs)
         self.model = StackedModel([build_member(partial(make_model, run.model), run.seed) for run in runs])
-        self.histories = [History() for _ in runs]
-        self._done = 0  # finished optimiser steps
         self._batches: Batches | StreamBatches
-        self._restored: dict[str, Any] | None = None
 
-    @property
-    def data(self) -> StackData:
-        """The stack's data module."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser over stacked leaves, with a learning rate and weight decay per member."""
-        return optim.make_optimizer([run.optimizer for run in self.runs], list(self.model.params.values()))
-
-    def on_train_start(self) -> None:
-        """Put the data on the device and, after a resume, every generator where it stood."""
-        # not in on_load_checkpoint: Lightning draws from and restores things in between
-        self.data.to(self.device)
+    def begin(self) -> None:
+        """Start the walk through the training data."""
         self._batches = self.data.batches()
-        if self._restored is not None:
-            self._batches.load_state_dict(self._restored["batches"])
 
-    def training_step(self, _batch: int, _index: int) -> dict[str, Any]:
-        """One block of optimiser steps for all members."""
-        stop = self.data.stops[bisect_right(self.data.stops, self._done)]
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        losses = train_steps(self.model, optimizer, self._batches, range(self._done, stop))
-        self._count(stop - self._done)
-        self._done = stop
-        metrics = evaluate(self.model, self.data.measured) if self.data.schedule.evaluates(stop - 1) else {}
-        if stop == self.data.schedule.max_steps:
+    def train_block(self, steps: range) -> Tensor:
+        """See `train_steps`."""
+        return train_steps(self.model, self.optimizer, self._batches, steps)
+
+    def measure(self, step: int) -> dict[str, Tensor]:
+        """Loss and accuracy on all splits where the schedule evaluates; at the end also by digit."""
+        schedule = self.data.schedule
+        metrics = evaluate(self.model, self.data.measured) if schedule.evaluates(step) else {}
+        if step == schedule.max_steps - 1:
             metrics |= class_accuracies(self.model, *self.data.splits["test"])
-        self._keep(losses, metrics)
-        return {"step": stop - 1, "losses": losses, "metrics": metrics}
+        return metrics
 
-    def _count(self, steps: int) -> None:
-        """Tell Lightning of optimiser steps taken without its wrapper, which costs 30 µs a step."""
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        for counter in (progress.total, progress.current):
-            counter.ready += steps
-            counter.completed += steps
+    def own_state(self) -> dict[str, Any]:
+        """The members' batch generators."""
+        return {"batches": self._batches.state_dict()}
 
-    def _keep(self, losses: Tensor, metrics: dict[str, Tensor]) -> None:
-        """Book the block: a member whose loss stops being finite has failed, the others go on untouched."""
-        rows = {name: values.tolist() for name, values in metrics.items()}
-        first_step = self._done - len(losses)
-        finite = losses.isfinite().cpu()
-        for n, history in enumerate(self.histories):
-            if history.failure is None and not finite[:, n].all():
-                bad = int(finite[:, n].logical_not().nonzero()[0])
-                history.failure = f"the training loss became {losses[bad, n]:g} at step {first_step + bad}"
-            if history.failure is None and rows:
-                self._add(history, {name: row[n] for name, row in rows.items()})
-        if all(history.failure for history in self.histories):
-            self.trainer.should_stop = True
-
-    def _add(self, history: History, values: dict[str, float]) -> None:
-        wrong = [f"{name} became {value:g}" for name, value in values.items() if not math.isfinite(value)]
-        if wrong:
-            history.failure = f"{wrong[0]} at step {self._done - 1}"
-        else:
-            history.add(self._done - 1, values)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what Lightning does not: the position, the members' generators and histories (plain types only)."""
-        checkpoint["stack"] = {
-            "done": self._done,
-            "batches": self._batches.state_dict(),
-            "histories": [{"metrics": h.metrics, "failure": h.failure} for h in self.histories],
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Inverse of `on_save_checkpoint`; generators are set in `on_train_start`."""
-        self._restored = checkpoint["stack"]
-        self._done = checkpoint["stack"]["done"]
-        self.histories = [History(**history) for history in checkpoint["stack"]["histories"]]
+    def set_own_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `own_state`."""
+        self._batches.load_state_dict(state["batches"])

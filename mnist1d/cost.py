@@ -112,7 +112,7 @@ def _probe(stack: Stack) -> float:
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
-    evaluations = 1 + run.trainer.max_steps / run.trainer.eval_every
+    evaluations = 1 + run.steps / run.trainer.eval_every
     train, held_out, test = run.data.rows
     forward = evaluations * (min(train, run.trainer.eval_samples or train) + held_out + test) / run.data.batch_size / 3
-    return min(times) * (run.trainer.max_steps + forward)
+    return min(times) * (run.task.work(run.trainer.max_steps, run.data.batch_size) + forward)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytorch_lightning as pl
 import torch
+from hydra.utils import get_class
 
-from mnist1d.blocks import StackData
-from mnist1d.classification import StackedClassification
 from mnist1d.memory import keep_freed_memory
 from mnist1d.plan import Stack
+from mnist1d.problem import StackedProblem
 from mnist1d.provenance import cores
 
 
@@ -24,9 +24,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
-def fit(
-    stack: Stack, callbacks: Callable[[Stack], Sequence[pl.Callback]]
-) -> Iterator[tuple[Stack, StackedClassification]]:
+def fit(stack: Stack, callbacks: Callable[[Stack], Sequence[pl.Callback]]) -> Iterator[tuple[Stack, StackedProblem]]:
     """Train a stack and yield it with its trained module; or both halves, if it does not fit into memory.
 
     Args:
@@ -50,16 +48,17 @@ def fit(
         yield from fit(half, callbacks)
 
 
-def fit_once(stack: Stack, callbacks: Sequence[pl.Callback]) -> StackedClassification:
+def fit_once(stack: Stack, callbacks: Sequence[pl.Callback]) -> StackedProblem:
     """Train all members of a stack together in one `Trainer.fit`."""
     settings = stack.runs[0].trainer
     torch.set_num_threads(settings.threads or cores())
     keep_freed_memory()
-    module = StackedClassification(stack.runs)
+    problem: type[StackedProblem] = get_class(stack.runs[0].task.target)
+    module, data = problem(stack.runs), problem.make_data(stack.runs)
     trainer = pl.Trainer(
         accelerator=settings.accelerator,
         devices=1,
-        max_steps=settings.max_steps,
+        max_steps=data.schedule.max_steps,
         max_epochs=-1,  # max_steps alone decides
         callbacks=list(callbacks),
         logger=False,  # metrics go to MLflow once per block and run, not through Lightning's per-step logging
@@ -67,7 +66,7 @@ def fit_once(stack: Stack, callbacks: Sequence[pl.Callback]) -> StackedClassific
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=StackData(stack.runs))
+    trainer.fit(module, datamodule=data)
     return module
 
 

@@ -12,6 +12,13 @@ from mnist1d.config import Run
 VALUES = frozenset(
     {
         "seed",
+        "task.criterion",
+        "task.init",
+        "task.shuffle_masks",
+        "task.temperature",
+        "task.max_shift",
+        "task.slope_scale",
+        "task.offset_scale",
         "optimizer.lr",
         "optimizer.weight_decay",
         "data.seed",

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-STREAMS = ("batches", "samples", "augmentation", "noise")
-"""What a member draws for after its initial weights; each has a generator of its own."""
+STREAMS = ("batches", "samples", "augmentation", "noise", "masks", "weights", "redrawn")
+"""What a member draws for beside its initial weights; each has a generator of its own."""
 
 
 def build_member(make: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -14,10 +14,10 @@ from hydra.types import RunMode
 from torch import Tensor
 
 from mnist1d import summary
-from mnist1d.classification import History, StackedClassification
 from mnist1d.config import Run
 from mnist1d.cost import expected_seconds, most_members
 from mnist1d.plan import Stack, fingerprint, plan
+from mnist1d.problem import History, StackedProblem
 from mnist1d.spelling import spelled
 from mnist1d.terminal import Progress, Terminal
 from mnist1d.tracking import FINGERPRINT_TAG, Recorder, Status, TrackingError
@@ -77,7 +77,7 @@ class Sweep:
     def __enter__(self) -> "Sweep":
         tracking = self.runs[0].tracking
         self._recorder = Recorder(tracking.uri, tracking.experiment)
-        steps = sum(run.trainer.max_steps for run in self.runs)
+        steps = sum(run.steps for run in self.runs)
         self._terminal.plan(
             runs=len(self.runs),
             settings=len(summary.settings(self.flats)),
@@ -125,16 +125,17 @@ class Sweep:
         return [Live(stack, self)]
 
     def log(self, stack: Stack, outputs: dict[str, Any], histories: Sequence[History]) -> None:
-        """Pass on one block of `StackedClassification.training_step`, but for members that have failed."""
+        """Pass on one block of `StackedProblem.training_step`, but for members that have failed."""
         columns = {name: values.tolist() for name, values in outputs["metrics"].items()}
         for n, (index, history) in enumerate(zip(stack.indices, histories, strict=True)):
             if columns and history.failure is None:
                 rows = [(name, outputs["step"], values[n]) for name, values in columns.items()]
                 self._recorder.log(self._ids[index], rows)
-                self._progress.best(columns["test/acc"][n])
+                if "test/acc" in columns:
+                    self._progress.best(columns["test/acc"][n])
         self._progress.advance(len(outputs["losses"]) * len(stack))
 
-    def record(self, stack: Stack, module: StackedClassification) -> None:
+    def record(self, stack: Stack, module: StackedProblem) -> None:
         """Write final metrics and weights of a trained stack and end its runs."""
         wall, cpu = time.perf_counter() - self._clock[0], time.process_time() - self._clock[1]
         self._clock = time.perf_counter(), time.process_time()
@@ -144,8 +145,8 @@ class Sweep:
             if history.failure is not None:
                 self._end(index, "FAILED", history.failure, resources)
             else:
-                self.results[index] = history.final()
-                self._end(index, "FINISHED", None, resources, history.final(), module.model.member_state(n))
+                self.results[index] = module.finals(n)
+                self._end(index, "FINISHED", None, resources, module.finals(n), module.member_state(n))
 
     def _end(
         self,
@@ -231,6 +232,6 @@ class Live(pl.Callback):
     def on_train_batch_end(
         self, _trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, _batch: Any, _index: int
     ) -> None:
-        """`outputs` is what `StackedClassification.training_step` returned."""
-        assert isinstance(module, StackedClassification)
+        """`outputs` is what `StackedProblem.training_step` returned."""
+        assert isinstance(module, StackedProblem)
         self.sweep.log(self.stack, outputs, module.histories)

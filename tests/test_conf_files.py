@@ -8,11 +8,16 @@ import yaml
 
 from mnist1d.compose import Composer
 from mnist1d.config.schema import SGD, Adam, Data, Model, Run, Tracking, Trainer
+from mnist1d.config.tasks import Classification, Contrastive, Lottery
 from mnist1d.config.validate import schema_keys, validate
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = sorted(set(CONF.rglob("*.yaml")) - set(CONF.glob("claim/*.yaml")))  # claims are read by analyze.py alone
 GROUPS = [file for file in FILES if file.parent != CONF]
+
+
+NEEDS = {"task=contrastive": ["model=cnn"]}
+"""Option -> what it takes beside it."""
 
 
 def name(file: Path) -> str:
@@ -53,7 +58,7 @@ def test_every_file_opens_with_what_it_is(file: Path) -> None:
 @pytest.mark.parametrize("file", GROUPS, ids=name)
 def test_every_option_composes_and_passes_the_schema(file: Path, composer: Composer) -> None:
     choice = f"{file.parent.relative_to(CONF)}={file.stem}"
-    base = composer.base("config", [choice])
+    base = composer.base("config", [choice, *NEEDS.get(choice, ())])
     run = validate(base.resolved, base.raw["model"])
     section = base.raw.get(file.parent.name)
     if isinstance(section, dict) and "name" in section:
@@ -68,9 +73,9 @@ def test_schema_and_files_have_the_same_keys(composer: Composer) -> None:
 
 
 def test_every_key_is_described_in_the_schema() -> None:
-    for section in (Run, Data, Model, Adam, SGD, Trainer, Tracking):
+    for section in (Run, Classification, Lottery, Contrastive, Data, Model, Adam, SGD, Trainer, Tracking):
         for key, field in section.model_fields.items():
-            assert field.description or key in ("model", "data", "optimizer", "trainer", "tracking"), (
+            assert field.description or key in ("task", "model", "data", "optimizer", "trainer", "tracking"), (
                 section,
                 key,
             )

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from mnist1d import fit as fit_module
 from mnist1d.blocks import LONGEST_BLOCK, Schedule, StackData
-from mnist1d.classification import History, StackedClassification
+from mnist1d.classification import StackedClassification
 from mnist1d.config import Run
 from mnist1d.fit import fit, fit_once, out_of_memory
 from mnist1d.plan import Stack
+from mnist1d.problem import History
 
 MakeRun = Callable[..., Run]
 SMALL = ("data.num_samples=500", "data.batch_size=50", "trainer.accelerator=cpu", "trainer.threads=1")

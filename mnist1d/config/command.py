@@ -329,8 +329,9 @@ class Examination:
             faults = [(value, self._own_faults(setting.key, value, base)) for _, value in setting.sample]
             self.found += [fault for _, own in faults for fault in own]
             if values := [value for value, own in faults if not own]:
-                # Only keys of model and data meet in rules over several keys: of others, one value will do.
-                good.append((setting.key, values if setting.key.startswith(("model.", "data.")) else values[:1]))
+                # Only keys of task, model and data meet in rules over several keys: of others, one value will do.
+                joined = setting.key.startswith(("task.", "model.", "data."))
+                good.append((setting.key, values if joined else values[:1]))
         keys = [key for key, _ in good]
         for combination in islice(product(*(values for _, values in good)), MOST_COMBINATIONS):
             self.found += _faults(base, dict(zip(keys, combination, strict=True)))

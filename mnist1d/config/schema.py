@@ -1,40 +1,19 @@
 """Types and limits of every key in conf/; a `Run` is one resolved, validated config.
 
-Rules over several keys of a section stand in its `conflicts`; they may join model and data, nothing else
+Rules over several keys of a section stand in its `conflicts`; they may join task, model and data, nothing else
 (`mnist1d.config.validate` relies on that when it walks through a sweep).
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
 
 from mnist1d.config.describe import allowed
 from mnist1d.config.faults import Conflict, Fault
-
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Positive = Annotated[int, Field(ge=1)]
-Size = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A group of keys: no unknown ones, no silent conversions, no changes after validation."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def conflicts(self) -> Iterator[Fault]:
-        """Faults that only show when several keys are seen together."""
-        return iter(())
-
-    @model_validator(mode="after")
-    def _refuse_conflicts(self) -> Self:
-        if faults := list(self.conflicts()):
-            raise PydanticCustomError("conflict", "{text}", {"text": "\n".join(map(str, faults)), "faults": faults})
-        return self
+from mnist1d.config.section import Decay, Positive, Section, Seed, Share, Size
+from mnist1d.config.tasks import Classification, Contrastive, Lottery
 
 
 class Data(Section):
@@ -243,6 +222,7 @@ class Run(Section):
     experiment: str | None = Field(description="experiment this run belongs to: a file in conf/experiment/")
     profile: Literal["smoke", "quick", "paper"] = Field(description="how much work an experiment does")
     profiles: dict[str, dict[str, Any]] = Field(description="what each profile means, set by the experiment")
+    task: Annotated[Classification | Lottery | Contrastive, Field(discriminator="name")]
     model: Model
     data: Data
     optimizer: Annotated[Adam | SGD, Field(discriminator="name")]
@@ -254,7 +234,13 @@ class Run(Section):
         `tracking` and `profiles`."""
         return dict(_flatten(self.model_dump(by_alias=True, exclude={"tracking", "profiles"})))
 
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.task.steps(self.trainer.max_steps)
+
     def conflicts(self) -> Iterator[Fault]:
+        yield from self._task_conflicts()
         if self.model.input_size != self.data.final_seq_length:
             length = self.data.final_seq_length
             text = f"differs from data.final_seq_length={length}, which sets it"
@@ -263,6 +249,21 @@ class Run(Section):
             yield Conflict("profile", self.profile, "has no meaning without experiment=NAME")
         if self.experiment is not None and self.profile not in self.profiles:
             yield Conflict("profile", self.profile, f"experiment {self.experiment} has none", ", ".join(self.profiles))
+
+    def _task_conflicts(self) -> Iterator[Fault]:
+        if isinstance(self.task, Contrastive) and "kernel_sizes" not in self.model.options:
+            yield Conflict("model.name", self.model.name, "has no convolutions, which task=contrastive trains", "cnn")
+        if isinstance(self.task, Lottery):
+            yield from self._lottery_conflicts(self.task)
+
+    def _lottery_conflicts(self, task: Lottery) -> Iterator[Fault]:
+        steps, rows = self.trainer.max_steps, self.data.rows[0]
+        for key, value, last in (("mask_step", task.mask_step, steps - 1), ("rewind_step", task.rewind_step, steps)):
+            if value > last:
+                yield Conflict(f"task.{key}", value, f"a round has trainer.max_steps={steps}", f"0 to {last}")
+        if task.follow_ups and task.follow_up_batch_size > rows and not self.data.stream:
+            text, limit = f"more than the {rows} training samples", f"a whole number from 1 to {rows}"
+            yield Conflict("task.follow_up_batch_size", task.follow_up_batch_size, text, limit)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,9 +9,11 @@ from pydantic import BaseModel, ValidationError
 from mnist1d.config.describe import allowed
 from mnist1d.config.faults import Absent, ConfigError, Fault, refuse
 from mnist1d.config.schema import SGD, Adam, Architecture, Data, Model, Run, Tracking, Trainer
+from mnist1d.config.tasks import Classification, Contrastive, Lottery
 from mnist1d.spelling import nearest
 
 _SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
+    "task": (Classification, Lottery, Contrastive),
     "model": (Model, Architecture),
     "data": (Data,),
     "optimizer": (Adam, SGD),
@@ -82,9 +84,9 @@ def _fault(kind: str, loc: tuple[int | str, ...], values: Mapping[str, Any]) -> 
 
 
 def _path(loc: tuple[int | str, ...]) -> list[str]:
-    """Key of an error, without places inside of a list and the name that pydantic puts after `optimizer`."""
+    """Key of an error, without places inside of a list and the name that pydantic puts after a union's key."""
     path = [part for part in loc if isinstance(part, str)]
-    return path[:1] + path[2:] if path[0] == "optimizer" and len(path) > 1 else path
+    return path[:1] + path[2:] if path[0] in ("optimizer", "task") and len(path) > 1 else path
 
 
 def _at(values: Any, path: list[str]) -> Any:

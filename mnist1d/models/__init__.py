@@ -1,8 +1,9 @@
-"""The paper's four architectures, each an ordinary module for one member of a stack."""
+"""The paper's architectures, each an ordinary module for one member of a stack."""
 
 from .cnn import CNN
+from .encoder import Encoder
 from .gru import GRU
 from .logistic import Logistic
 from .mlp import MLP
 
-__all__ = ["CNN", "GRU", "MLP", "Logistic"]
+__all__ = ["CNN", "GRU", "MLP", "Encoder", "Logistic"]

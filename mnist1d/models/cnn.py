@@ -23,6 +23,62 @@ _POOL = 2  # positions under a pooling window, which do not overlap
 _CHUNK = 150_000  # samples × channels, over all members, evaluated at a time: what the caches hold
 
 
+class Convolutions(nn.ModuleList):
+    """Convolutions of padding 1, each with ReLU and pooling: what a CNN and an encoder have below their linear layers.
+
+    Raises ValueError for an unknown `pooling` or a signal too short for the layers.
+    """
+
+    def __init__(self, input_size: int, channels: int, kernel_sizes: Sequence[int], pooling: str) -> None:
+        if pooling not in POOLING:
+            raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(POOLING)}")
+        plan = _plan(input_size, kernel_sizes, pooling)
+        widths = [1] + [channels] * len(kernel_sizes)
+        super().__init__(
+            nn.Conv1d(width, channels, layer.kernel, layer.stride, _PADDING)
+            for width, layer in zip(widths, plan, strict=False)
+        )
+        self.pooling, self.plan, self.channels = pooling, plan, channels
+
+    @property
+    def positions(self) -> int:
+        """Positions left in the end."""
+        return self.plan[-1].pooled
+
+    @property
+    def features(self) -> int:
+        """Outputs in the end, over channels and positions."""
+        return self.channels * self.positions
+
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """Signals [batch, input_size] -> what each convolution hands on, [batch, channels, positions]."""
+        outputs = [x.unsqueeze(1)]
+        for conv in self:
+            outputs.append(_pool(conv(outputs[-1]).relu(), self.pooling))
+        return outputs[1:]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Signals [batch, input_size] -> [batch, channels, positions]."""
+        return self.activations(x)[-1]
+
+    def forward_stacked(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        """All members at once: signals [N, B, input_size] -> [N, B, positions, channels].
+
+        `params` has "convs.0.weight" and so on, each [N, ...]. The gradient must be the output's alone: it is
+        overwritten.
+        """
+        members, batch, _ = x.shape
+        first, *others = (
+            _Stage(layer, target, self.pooling, batch)
+            for layer, target in zip(self.plan, _targets(self.plan), strict=True)
+        )
+        matrix = torch.cat([params["convs.0.weight"].squeeze(2).mT, params["convs.0.bias"].unsqueeze(1)], 1)
+        hidden = _FirstStage.apply(_columns(x, first), matrix, first)
+        for i, stage in enumerate(others, 1):
+            hidden = _NextStage.apply(hidden, params[f"convs.{i}.weight"], params[f"convs.{i}.bias"], stage)
+        return hidden.view(members, batch, self.positions, -1)
+
+
 class CNN(nn.Module):
     """Convolutions of padding 1 with ReLU, then one linear layer on all channels and positions.
 
@@ -45,23 +101,12 @@ class CNN(nn.Module):
         pooling: str = "stride",
     ) -> None:
         super().__init__()
-        if pooling not in POOLING:
-            raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(POOLING)}")
-        self.pooling = pooling
-        self.layers = _plan(input_size, kernel_sizes, pooling)
-        widths = [1] + [channels] * len(kernel_sizes)
-        self.convs = nn.ModuleList(
-            nn.Conv1d(width, channels, layer.kernel, layer.stride, _PADDING)
-            for width, layer in zip(widths, self.layers, strict=False)
-        )
-        self.linear = nn.Linear(channels * self.layers[-1].pooled, num_classes)
+        self.convs = Convolutions(input_size, channels, kernel_sizes, pooling)
+        self.linear = nn.Linear(self.convs.features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Signals [batch, input_size] -> logits [batch, num_classes]."""
-        hidden = x.unsqueeze(1)
-        for conv in self.convs:
-            hidden = _pool(conv(hidden).relu(), self.pooling)
-        return self.linear(hidden.flatten(1))
+        return self.linear(self.convs(x).flatten(1))
 
     def forward_stacked(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
         """All members at once: signals [N, B, input_size] -> logits [N, B, num_classes].
@@ -75,18 +120,17 @@ class CNN(nn.Module):
         return torch.cat([self._forward_chunk(params, chunk) for chunk in chunks], dim=1)
 
     def _forward_chunk(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
-        members, batch, _ = x.shape
-        first, *others = (
-            _Stage(layer, target, self.pooling, batch)
-            for layer, target in zip(self.layers, _targets(self.layers), strict=True)
-        )
-        matrix = torch.cat([params["convs.0.weight"].squeeze(2).mT, params["convs.0.bias"].unsqueeze(1)], 1)
-        hidden = _FirstStage.apply(_columns(x, first), matrix, first)
-        for i, stage in enumerate(others, 1):
-            hidden = _NextStage.apply(hidden, params[f"convs.{i}.weight"], params[f"convs.{i}.bias"], stage)
-        # The plain module flattens channel by channel, the rows here position by position.
-        readout = params["linear.weight"].unflatten(2, (-1, self.layers[-1].pooled)).mT.flatten(2)
-        return stacked_linear(hidden.view(members, batch, -1), readout, params["linear.bias"])
+        hidden = self.convs.forward_stacked(params, x).flatten(2)
+        readout = by_position(params["linear.weight"], self.convs.positions)
+        return stacked_linear(hidden, readout, params["linear.bias"])
+
+
+def by_position(weight: Tensor, positions: int) -> Tensor:
+    """Reorder the inputs of linear layers, [N, out, channels * positions], to the stacked form's order.
+
+    The plain module flattens channel by channel, the stacked one position by position.
+    """
+    return weight.unflatten(2, (-1, positions)).mT.flatten(2)
 
 
 def _pool(x: Tensor, pooling: str) -> Tensor:
@@ -339,7 +383,7 @@ def _source_grad(inner: Tensor, matrix: Tensor, channels: int, layer: _Layer) ->
     if layer.kernel < layer.stride:
         grad = F.pad(grad, (0, (layer.stride - layer.kernel) * channels))
     for shift, block in enumerate(blocks[1:], 1):
-        grad[:, shift:, : block.shape[1]] += inner.bmm(block.mT)[:, :-shift]
+        grad[:, shift:, : block.shape[1]].baddbmm_(inner[:, :-shift], block.mT)
     return grad
 
 

@@ -1,0 +1,106 @@
+"""What a run learns: the keys of the group `task`, one class for each file in conf/task/."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mnist1d.config.faults import Conflict, Fault
+from mnist1d.config.section import Count, Positive, Section, Share, Size
+
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Task(Section):
+    """Keys that every task has."""
+
+    name: str = Field(description="what is learned: a file in conf/task/")
+    target: str = Field(alias="_target_", description="the class that trains a stack of it")
+
+    def steps(self, max_steps: int) -> int:
+        """Optimiser steps of a run whose trainer.max_steps is `max_steps`."""
+        return max_steps
+
+    def work(self, max_steps: int, batch_size: int) -> float:
+        """How many steps on one batch of `batch_size` samples the training takes as long as."""
+        del batch_size
+        return max_steps
+
+
+class Classification(Task):
+    """Classify digits."""
+
+    name: Literal["classification"] = Field(description="what is learned: a file in conf/task/")
+
+
+class Lottery(Task):
+    """Prune in rounds, each of `trainer.max_steps` steps, then train the tickets on other data."""
+
+    name: Literal["lottery"] = Field(description="what is learned: a file in conf/task/")
+    criterion: Literal["magnitude", "random", "random_nested"] = Field(
+        description="which weights go first: the smallest, or any (drawn anew each round, or only from those left)"
+    )
+    rounds: Positive = Field(description="rounds of pruning and training; the first is dense")
+    schedule: Literal["linear", "geometric"] = Field(
+        description="sparsity grows by equal steps to final_sparsity, or each round removes a share of what is left"
+    )
+    final_sparsity: Share = Field(description="sparsity of the last round of a linear schedule")
+    rate: Rate = Field(description="share of the remaining weights removed per round of a geometric schedule")
+    scope: Literal["layer", "global"] = Field(description="rank weights within their layer or across layers")
+    prune_biases: bool = Field(description="rank and prune biases with the weights of their layer")
+    mask_step: Count = Field(description="step of a round whose weights are ranked for the next")
+    rewind_step: Count = Field(description="step of the first round whose weights the kept ones return to; 0: initial")
+    init: Literal["default", "xavier", "kaiming"] = Field(description="how initial weights are drawn")
+    shuffle_masks: bool = Field(description="permute each mask within its layer: keeps sparsity, loses structure")
+    ticket_round: Count = Field(description="round, from 0, whose masks are the tickets")
+    follow_ups: list[Literal["fresh", "reversed", "shuffled", "half_swapped", "chunk_shuffled"]] = Field(
+        description="data that the tickets are trained on after the search"
+    )
+    follow_up_inits: list[Literal["rewound", "redrawn"]] = Field(
+        description="weights they start from: those of the search, or new ones"
+    )
+    follow_up_steps: Positive = Field(description="optimiser steps of each follow-up")
+    follow_up_batch_size: Positive = Field(description="samples in their optimiser steps")
+    follow_up_eval_every: Positive = Field(description="steps between their evaluations")
+    follow_up_data_seed: Count = Field(description="seed of the generator for their data")
+
+    def steps(self, max_steps: int) -> int:
+        """All rounds and all follow-ups."""
+        return self.rounds * max_steps + len(self.follow_ups) * len(self.follow_up_inits) * self.follow_up_steps
+
+    def work(self, max_steps: int, batch_size: int) -> float:
+        """Follow-ups have batches of their own size."""
+        follow_ups = self.steps(max_steps) - self.rounds * max_steps
+        return self.rounds * max_steps + follow_ups * self.follow_up_batch_size / batch_size
+
+    def conflicts(self) -> Iterator[Fault]:
+        if self.ticket_round >= self.rounds:
+            text = f"there are only task.rounds={self.rounds}"
+            yield Conflict("task.ticket_round", self.ticket_round, text, f"a whole number from 0 to {self.rounds - 1}")
+        for key in ("follow_ups", "follow_up_inits"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                yield Conflict(f"task.{key}", values, "has one twice", "each at most once")
+
+
+class Contrastive(Task):
+    """Bring two views of a sample together, then probe every layer."""
+
+    name: Literal["contrastive"] = Field(description="what is learned: a file in conf/task/")
+    loss: Literal["infonce", "nt_xent", "triplet", "barlow_twins", "vicreg"] = Field(description="what is minimised")
+    temperature: Annotated[float, Field(gt=0)] = Field(description="divides the similarities of infonce and nt_xent")
+    augment: bool = Field(description="whether the two views differ at all")
+    max_shift: Positive = Field(description="circular shifts go from 0 to one below this")
+    slope_scale: Size = Field(description="standard deviation of the slope added to a view")
+    offset_scale: Size = Field(description="standard deviation of the offset added to a view")
+    train_on: Literal["train", "all"] = Field(description="training samples only, or the test samples too")
+    projector_depth: Count = Field(description="linear layers behind the convolutions; 0: none")
+    projector_width: Positive = Field(description="units of all of them but the last")
+    output_size: Positive = Field(description="units of the last")
+    probe_every: Positive = Field(description="steps between probes of the encoder's last layer and the output")
+    neighbours: Positive = Field(description="neighbours that vote in the kNN score of the output")
+
+    def work(self, max_steps: int, batch_size: int) -> float:
+        """Every step sees two views."""
+        del batch_size
+        return 2 * max_steps

@@ -77,15 +77,16 @@ def test_all_faults_come_together_with_key_value_allowed_and_nearest() -> None:
 allowed: two whole numbers in order, as [36,60]""")
 
 
+EXPERIMENTS = ", ".join(sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.yaml")))
 MESSAGES = {
     "model=ggru": "model=ggru  no such option; nearest: gru; allowed: cnn, gru, logistic, mlp",
     "experiment=clasification": (
         "experiment=clasification  no such option; nearest: classification; "
-        "allowed: classification, double_descent, pooling"
+        f"allowed: {EXPERIMENTS}"
     ),
     "hydra/launcher=stak": "hydra/launcher=stak  no such option; nearest: stack; allowed: basic, stack",
     "data.num_sample=500": "data.num_sample=500  no such key; nearest: data.num_samples, data.test_samples",
-    "experiment=null": "experiment=null  no such option; allowed: classification, double_descent, pooling",
+    "experiment=null": f"experiment=null  no such option; allowed: {EXPERIMENTS}",
     "lr=0.1": "lr=0.1  no such key; nearest: optimizer.lr",
     "+lr=0.1": "+lr=0.1  no such key; nearest: optimizer.lr",
     "nonsense=1": "nonsense=1  no such key",
@@ -208,7 +209,7 @@ def test_hydras_settings_do_not_hide_other_faults(capsys: pytest.CaptureFixture[
 def test_a_key_that_takes_one_value_still_has_each_examined(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(capsys, "experiment=foo,classification").splitlines() == [
         "  experiment=foo,classification  takes one value for a whole sweep",
-        "  experiment=foo                 no such option; allowed: classification, double_descent, pooling",
+        f"  experiment=foo                 no such option; allowed: {EXPERIMENTS}",
     ]
 
 

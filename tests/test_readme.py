@@ -84,6 +84,7 @@ def test_the_analysis_follows_the_experiment(tmp_path: Path) -> None:
     assert run("train.py", experiment, tmp_path).returncode == 0
     done = run("analyze.py", shlex.split(line)[2:], tmp_path)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mlruns/report/report.html").stat().st_size > 50_000
     assert (tmp_path / "mlruns/report/classification/figure.png").stat().st_size > 10_000
 
 

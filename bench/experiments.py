@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from bench import CONF
-from bench.main_job import _seconds as whole_process
-from bench.plain import _evaluate as evaluate_plain
+from bench.main_job import whole_process
+from bench.plain import evaluate as evaluate_plain
 from bench.plain import plain_loop, tensors
 from bench.steps import stacked_loop
 from bench.timing import Timing, Variant, side_by_side

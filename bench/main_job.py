@@ -31,12 +31,12 @@ def measure() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         uri = f"tracking.uri=sqlite:///{folder}/mlflow.db"
         return (
-            _seconds([sys.executable, "-m", "bench.main_job", "plain"]),
-            _seconds([sys.executable, "train.py", "-m", *OURS, uri]),
+            whole_process([sys.executable, "-m", "bench.main_job", "plain"]),
+            whole_process([sys.executable, "train.py", "-m", *OURS, uri]),
         )
 
 
-def _seconds(command: list[str]) -> float:
+def whole_process(command: list[str]) -> float:
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ)
     return time.perf_counter() - start

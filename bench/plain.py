@@ -53,12 +53,12 @@ def plain_run(run: Run) -> float:
         F.cross_entropy(model(x[start : start + size]), y[start : start + size]).backward()
         optimizer.step()
         if step % run.trainer.eval_every == 0 or step == run.trainer.max_steps - 1:
-            accuracy = _evaluate(model, splits)
+            accuracy = evaluate(model, splits)
     return accuracy
 
 
 @torch.no_grad()
-def _evaluate(model: nn.Module, splits: dict[str, tuple[Tensor, Tensor]]) -> float:
+def evaluate(model: nn.Module, splits: dict[str, tuple[Tensor, Tensor]]) -> float:
     for x, y in splits.values():  # train, then test
         logits = model(x)
         F.cross_entropy(logits, y).item()

@@ -81,8 +81,7 @@ EXPERIMENTS = ", ".join(sorted(file.stem for file in (ROOT / "conf/experiment").
 MESSAGES = {
     "model=ggru": "model=ggru  no such option; nearest: gru; allowed: cnn, gru, logistic, mlp",
     "experiment=clasification": (
-        "experiment=clasification  no such option; nearest: classification; "
-        f"allowed: {EXPERIMENTS}"
+        f"experiment=clasification  no such option; nearest: classification; allowed: {EXPERIMENTS}"
     ),
     "hydra/launcher=stak": "hydra/launcher=stak  no such option; nearest: stack; allowed: basic, stack",
     "data.num_sample=500": "data.num_sample=500  no such key; nearest: data.num_samples, data.test_samples",

@@ -19,7 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import analyze
-from mnist1d.analysis import evidence, report
+from mnist1d.analysis import PAGES, evidence, report
 from mnist1d.analysis.claims import Claim, judge
 from mnist1d.analysis.document import document, slug
 from mnist1d.analysis.intervals import Interval, basis, span
@@ -104,7 +104,7 @@ def test_a_verdict_comes_with_what_was_measured_and_what_was_published(partial):
 
 def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
     headings = re.findall(r"(?m)^## (.*)$", partial.text)
-    assert headings == ["Classification", "Double descent", "Pooling"]
+    assert headings == ["Classification", "Lottery tickets", "Double descent", "SimCLR", "Pooling"]
     section = partial.text.split("## Double descent")[1].split("\n## ")[0]
     assert "**No results:** no runs yet." in section
     assert "```bash\npython train.py -m experiment=double_descent\n```" in section
@@ -182,7 +182,7 @@ def test_an_empty_store_gives_a_report_without_runs_and_says_how_to_make_them(tm
     told = f"experiment=classification: no runs yet in {store.uri}\nTo make them: python train.py -m "
     assert told in capsys.readouterr().err
     found = Made(None, tmp_path / "report")
-    assert found.text.count("**No results:** no runs yet.") == 3
+    assert found.text.count("**No results:** no runs yet.") == len(PAGES)
     assert "without runs." in found.text
     assert not store.path.exists()
 

@@ -6,5 +6,14 @@
 module is light, so that the command line can be checked before anything heavy is imported.
 """
 
-PAGES = {name: f"mnist1d.analysis.{name}" for name in ("classification", "double_descent", "pooling")}
-"""Experiment -> the module of its page, with METRICS (histories it needs) and page(runs); order of the report."""
+TITLES = {
+    "classification": "Classification",
+    "lottery": "Lottery tickets",
+    "double_descent": "Double descent",
+    "simclr": "SimCLR",
+    "pooling": "Pooling",
+}
+"""Experiment -> its heading, in the order of the paper and of the report."""
+
+PAGES = {name: f"mnist1d.analysis.{name}" for name in TITLES}
+"""Experiment -> the module of its page, with METRICS (histories it needs) and page(runs)."""

@@ -37,11 +37,11 @@ def one_protocol(table: pd.DataFrame, axes: Collection[str]) -> tuple[pd.DataFra
     """The runs of one protocol, and a remark on every group of runs left out.
 
     `axes` are the config keys that the page compares, with `seed` among them; runs that differ in any other key
-    of data, optimizer or trainer are not averaged, nor are runs of one model that differ in another key of it.
+    of data, optimizer, task or trainer are not averaged, nor are runs of one model that differ in another key of it.
     Of several protocols the one trained longest counts (of equals, the one with most finished runs), so that a
     smoke test in the same store changes nothing. Of equal runs from two occasions the newest finished one counts.
     """
-    shared = [key for key in table.columns if key.startswith(("data.", "optimizer.", "trainer."))]
+    shared = [key for key in table.columns if key.startswith(("data.", "optimizer.", "task.", "trainer."))]
     kept, remarks = _longest(table, [key for key in shared if key not in axes and key not in DESCRIPTIVE])
     parts = []
     for name, group in kept.groupby("model.name", sort=False):

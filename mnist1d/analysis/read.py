@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,10 +52,12 @@ class Runs:
                own dotted keys with its own types (lists as tuples), last metrics under their names
                (`test/acc_final`), tags under theirs (`mnist1d.sweep`). What a run lacks is None or nan.
     histories  metric -> frame [run_id, step]; nan where a run was not evaluated at that step
+    artifacts  run_id -> where its files lie, e.g. file:///…/artifacts
     """
 
     table: pd.DataFrame
     histories: dict[str, pd.DataFrame]
+    artifacts: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -73,7 +75,7 @@ class Runs:
     def where(self, key: str, value: Any) -> Runs:
         """The runs whose column `key` of the table equals `value`; none where there is no such column."""
         kept = self.table[key] == value if key in self.table else np.zeros(len(self), dtype=bool)
-        return Runs(self.table[kept], self.histories)
+        return Runs(self.table[kept], self.histories, self.artifacts)
 
     def curves(self, metric: str, run_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """One metric of some runs: steps # [step], ascending, and values # [run, step].
@@ -155,7 +157,7 @@ class _Wanted:
 class _Parts:
     """What either road brings back, before it is put together."""
 
-    runs: pd.DataFrame  # run_id, name, status, started, ended
+    runs: pd.DataFrame  # run_id, name, status, started, ended, artifacts
     params: pd.DataFrame  # run_id, key, value
     tags: pd.DataFrame  # run_id, key, value
     finals: pd.DataFrame  # run_id, key, value
@@ -207,7 +209,7 @@ def _from_sqlite(database: Path, wanted: _Wanted) -> _Parts:
             return pd.read_sql_query(f"{found} {rest}", connection, params=names)
 
         return _Parts(
-            ask("name, status, start_time AS started, end_time AS ended", "runs"),
+            ask("name, status, start_time AS started, end_time AS ended, artifact_uri AS artifacts", "runs"),
             ask("key, value", "params"),
             ask("key, value", "tags", "WHERE key LIKE 'mnist1d.%'"),
             ask(f"key, {_VALUE}", "latest_metrics"),
@@ -310,7 +312,7 @@ def _quoted(text: str) -> str:
 def _parts(runs: Sequence[StoredRun] = (), points: Sequence[tuple[str, str, int, float]] = ()) -> _Parts:
     ours = [tag for tag in _items(runs, "tags") if tag[1].startswith("mnist1d.")]
     return _Parts(
-        pd.DataFrame([_info(run) for run in runs], columns=["run_id", "name", "status", "started", "ended"]),
+        pd.DataFrame([_info(run) for run in runs], columns=_INFO),
         pd.DataFrame(_items(runs, "params"), columns=["run_id", "key", "value"]),
         pd.DataFrame(ours, columns=["run_id", "key", "value"]),
         pd.DataFrame(_items(runs, "metrics"), columns=["run_id", "key", "value"]),
@@ -318,9 +320,12 @@ def _parts(runs: Sequence[StoredRun] = (), points: Sequence[tuple[str, str, int,
     )
 
 
+_INFO = ["run_id", "name", "status", "started", "ended", "artifacts"]
+
+
 def _info(run: StoredRun) -> tuple[Any, ...]:
     info = run.info
-    return info.run_id, info.run_name, info.status, info.start_time, info.end_time
+    return info.run_id, info.run_name, info.status, info.start_time, info.end_time, info.artifact_uri
 
 
 def _items(runs: Sequence[StoredRun], kind: str) -> list[tuple[str, str, Any]]:
@@ -345,12 +350,13 @@ def _assemble(parts: _Parts, metrics: Sequence[str]) -> Runs:
     params = parts.params.assign(value=[typed(text) for text in parts.params["value"]])
     finals = parts.finals.assign(value=_restored(parts.finals["value"]))
     table = parts.runs.set_index("run_id", drop=False)
+    artifacts = table.pop("artifacts").to_dict()
     for part in (params, finals, parts.tags):
         table = table.join(_wide(part, "key"))
     points = parts.points.assign(value=_restored(parts.points["value"]))
     table = _one_per_fingerprint(table)
     histories = {metric: _history(points[points["key"] == metric], table.index) for metric in metrics}
-    return Runs(table.reset_index(drop=True), histories)
+    return Runs(table.reset_index(drop=True), histories, artifacts)
 
 
 def _wide(part: pd.DataFrame, columns: str) -> pd.DataFrame:

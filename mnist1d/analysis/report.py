@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mnist1d.analysis import TITLES
 from mnist1d.analysis.claims import Finding, Judgement
 from mnist1d.analysis.document import code, document, escaped, plain
 from mnist1d.analysis.evidence import LEGEND, counted, evidence, summary
@@ -46,7 +47,7 @@ class Section:
     @property
     def title(self) -> str:
         """The heading: Double descent."""
-        return self.experiment.replace("_", " ").capitalize()
+        return TITLES[self.experiment]
 
     @property
     def command(self) -> str:

@@ -46,8 +46,8 @@ class Section:
 
     @property
     def title(self) -> str:
-        """The heading: Double descent."""
-        return TITLES[self.experiment]
+        """The heading; an experiment that has none is called by its name."""
+        return TITLES.get(self.experiment, self.experiment)
 
     @property
     def command(self) -> str:

@@ -46,8 +46,8 @@ class Section:
 
     @property
     def title(self) -> str:
-        """The heading; an experiment that has none is called by its name."""
-        return TITLES.get(self.experiment, self.experiment)
+        """The heading; that of an experiment without one is made of its name."""
+        return TITLES.get(self.experiment) or self.experiment.replace("_", " ").capitalize()
 
     @property
     def command(self) -> str:

@@ -270,6 +270,7 @@ def _digits(done: pd.DataFrame) -> Picture | None:
             figures.plot_bars(ax, [12], [Interval(100 - human, math.nan, math.nan, 1)], color="#8c8c8c")
         ax.set_xticks(places, names)
         ax.locator_params(axis="y", integer=True, nbins=6)
+        ax.set_xlabel("digit")
         ax.set_ylabel("test error (%)")
         figures.caption(figure, f"Bars: {kind}. {samples.capitalize()}.\n{redo}")
     alt = f"Test error of the {look.name} on each digit as bars, and over all digits beside the human's"

@@ -367,7 +367,9 @@ def _mark(ax: Axes, widths: Interval, y: float, text: str, line: Any) -> None:
     ax.plot([widths.low, widths.high], [y, y], color=INK, linewidth=3, alpha=0.55, solid_capstyle="butt")
     ax.plot([widths.mean], [y], color=INK, marker="|", markersize=7)
     right = np.nanmax([widths.mean, widths.high])
-    ax.annotate(text, (right, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+    # beside the bar, or under one that leaves no room for it
+    place, below = (right, 0) if right < 0.6 * ax.get_xlim()[1] else (widths.mean, -8)
+    ax.annotate(text, (place, y), xytext=(4, below), textcoords="offset points", va="center", fontsize=8, color=INK)
 
 
 def _error_handles(flip: bool) -> list[Line2D]:

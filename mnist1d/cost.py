@@ -9,12 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from mnist1d import hardware
 from mnist1d.config import Run
 from mnist1d.loss import cross_entropy_stacked
 from mnist1d.models.make import make_model
 from mnist1d.optim import make_optimizer
 from mnist1d.plan import Stack, signature
-from mnist1d.provenance import cores
 from mnist1d.stack import StackedModel, build_member
 
 GIB = 2**30
@@ -100,7 +100,7 @@ def _probe(stack: Stack) -> float:
     An evaluation is a forward pass over the samples it measures, a step about three forward passes over a batch.
     """
     run, size = stack.runs[0], len(stack)
-    torch.set_num_threads(run.trainer.threads or cores())
+    hardware.use(run.trainer)
     model = StackedModel([build_member(partial(make_model, run.model), run.seed)] * size)
     optimizer = make_optimizer([r.optimizer for r in stack.runs], list(model.params.values()))
     x = torch.zeros(size, run.data.batch_size, run.data.final_seq_length)

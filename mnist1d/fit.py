@@ -8,10 +8,10 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class
 
+from mnist1d import hardware
 from mnist1d.memory import keep_freed_memory
 from mnist1d.plan import Stack
 from mnist1d.problem import StackedProblem
-from mnist1d.provenance import cores
 
 
 def quiet() -> None:
@@ -51,7 +51,7 @@ def fit(stack: Stack, callbacks: Callable[[Stack], Sequence[pl.Callback]]) -> It
 def fit_once(stack: Stack, callbacks: Sequence[pl.Callback]) -> StackedProblem:
     """Train all members of a stack together in one `Trainer.fit`."""
     settings = stack.runs[0].trainer
-    torch.set_num_threads(settings.threads or cores())
+    hardware.use(settings)
     keep_freed_memory()
     problem: type[StackedProblem] = get_class(stack.runs[0].task.target)
     module, data = problem(stack.runs), problem.make_data(stack.runs)

@@ -12,6 +12,7 @@ from mnist1d import hardware
 from mnist1d.memory import keep_freed_memory
 from mnist1d.plan import Stack
 from mnist1d.problem import StackedProblem
+from mnist1d.resume import Saver, checkpoint_path
 
 
 def quiet() -> None:
@@ -49,24 +50,26 @@ def fit(stack: Stack, callbacks: Callable[[Stack], Sequence[pl.Callback]]) -> It
 
 
 def fit_once(stack: Stack, callbacks: Sequence[pl.Callback]) -> StackedProblem:
-    """Train all members of a stack together in one `Trainer.fit`."""
+    """Train all members of a stack together in one `Trainer.fit`, from where an earlier one of them was cut off."""
     settings = stack.runs[0].trainer
     hardware.use(settings)
     keep_freed_memory()
     problem: type[StackedProblem] = get_class(stack.runs[0].task.target)
     module, data = problem(stack.runs), problem.make_data(stack.runs)
+    saved, seconds = checkpoint_path(stack), settings.checkpoint_seconds
     trainer = pl.Trainer(
         accelerator=settings.accelerator,
         devices=1,
         max_steps=data.schedule.max_steps,
         max_epochs=-1,  # max_steps alone decides
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *([] if seconds is None else [Saver(saved, seconds)])],
         logger=False,  # metrics go to MLflow once per block and run, not through Lightning's per-step logging
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=data, ckpt_path=saved if saved.exists() else None, weights_only=True)
+    saved.unlink(missing_ok=True)
     return module
 
 

@@ -253,7 +253,7 @@ class StackedLottery(StackedProblem):
 
     def begin(self) -> None:
         """Take up the phase at the current position: mask and batches; after a resume the weights are there."""
-        phase, _ = self.schedule.at(min(self._done, self.schedule.max_steps - 1))
+        phase, _ = self.schedule.at(min(self.done, self.schedule.max_steps - 1))
         self._use_mask()
         self._batches = self._data_of(phase).batches()
 

@@ -41,7 +41,15 @@ VALUES = frozenset(
 """Keys in which members of one stack may differ: they change numbers, not shapes, schedule or code path."""
 
 LABELS = frozenset(
-    {"experiment", "profile", "trainer.accelerator", "trainer.memory", "trainer.stack", "trainer.threads"}
+    {
+        "experiment",
+        "profile",
+        "trainer.accelerator",
+        "trainer.checkpoint_seconds",
+        "trainer.memory",
+        "trainer.stack",
+        "trainer.threads",
+    }
 )
 """Keys that say why or where a run is trained; its numbers do not depend on them (beyond rounding)."""
 

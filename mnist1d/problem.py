@@ -61,6 +61,10 @@ class StackedProblem(pl.LightningModule):
 
     Args:
         runs: configs of the members; equal but for `mnist1d.plan.VALUES`.
+
+    Attributes:
+        histories: what each member measured so far.
+        done: finished optimiser steps.
     """
 
     automatic_optimization = False
@@ -70,7 +74,7 @@ class StackedProblem(pl.LightningModule):
         super().__init__()
         self.runs = list(runs)
         self.histories = [History() for _ in runs]
-        self._done = 0  # finished optimiser steps
+        self.done = 0
         self._restored: dict[str, Any] | None = None
 
     # -- what a problem is -------------------------------------------------------------------------------
@@ -135,10 +139,10 @@ class StackedProblem(pl.LightningModule):
 
     def training_step(self, _batch: int, _index: int) -> dict[str, Any]:
         """One block of optimiser steps for all members."""
-        stop = self.data.stops[bisect_right(self.data.stops, self._done)]
-        losses = self.train_block(range(self._done, stop))
-        self._count(stop - self._done)
-        self._done = stop
+        stop = self.data.stops[bisect_right(self.data.stops, self.done)]
+        losses = self.train_block(range(self.done, stop))
+        self._count(stop - self.done)
+        self.done = stop
         metrics = self.measure(stop - 1)
         self._keep(losses, metrics)
         return {"step": stop - 1, "losses": losses, "metrics": metrics}
@@ -153,7 +157,7 @@ class StackedProblem(pl.LightningModule):
     def _keep(self, losses: Tensor, metrics: dict[str, Tensor]) -> None:
         """Book the block: a member whose loss stops being finite has failed, the others go on untouched."""
         rows = {name: values.tolist() for name, values in metrics.items()}
-        first_step = self._done - len(losses)
+        first_step = self.done - len(losses)
         finite = losses.isfinite().cpu()
         for n, history in enumerate(self.histories):
             if history.failure is None and not finite[:, n].all():
@@ -167,14 +171,14 @@ class StackedProblem(pl.LightningModule):
     def _add(self, history: History, values: dict[str, float]) -> None:
         wrong = [f"{name} became {value:g}" for name, value in values.items() if not math.isfinite(value)]
         if wrong:
-            history.failure = f"{wrong[0]} at step {self._done - 1}"
+            history.failure = f"{wrong[0]} at step {self.done - 1}"
         else:
-            history.add(self._done - 1, values)
+            history.add(self.done - 1, values)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what Lightning does not: the position, the members' histories and the problem's own state."""
         checkpoint["stack"] = {
-            "done": self._done,
+            "done": self.done,
             "own": self.own_state(),
             "histories": [{"metrics": h.metrics, "failure": h.failure} for h in self.histories],
         }
@@ -182,5 +186,5 @@ class StackedProblem(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Inverse of `on_save_checkpoint`; the problem's own state is set in `on_train_start`."""
         self._restored = checkpoint["stack"]
-        self._done = checkpoint["stack"]["done"]
+        self.done = checkpoint["stack"]["done"]
         self.histories = [History(**history) for history in checkpoint["stack"]["histories"]]

@@ -124,6 +124,16 @@ class Sweep:
         """What a fit of `stack` needs to be seen in MLflow and at the terminal while it runs."""
         return [Live(stack, self)]
 
+    def take_up(self, stack: Stack, module: StackedProblem) -> None:
+        """Pass on what the members measured before this process took them up; nothing for a fit that begins."""
+        if not module.done:
+            return
+        self._terminal.goes_on(len(stack), module.done, stack.runs[0].steps)
+        self._progress.skip(module.done * len(stack))
+        for index, history in zip(stack.indices, module.histories, strict=True):
+            rows = [(name, step, value) for name, points in history.metrics.items() for step, value in points]
+            self._recorder.log(self._ids[index], rows)
+
     def log(self, stack: Stack, outputs: dict[str, Any], histories: Sequence[History]) -> None:
         """Pass on one block of `StackedProblem.training_step`, but for members that have failed."""
         columns = {name: values.tolist() for name, values in outputs["metrics"].items()}
@@ -228,6 +238,11 @@ class Live(pl.Callback):
 
     def __init__(self, stack: Stack, sweep: Sweep) -> None:
         self.stack, self.sweep = stack, sweep
+
+    def on_train_start(self, _trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """What a fit that goes on has behind it is recorded as well."""
+        assert isinstance(module, StackedProblem)
+        self.sweep.take_up(self.stack, module)
 
     def on_train_batch_end(
         self, _trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, _batch: Any, _index: int

@@ -77,6 +77,10 @@ class Terminal:
         finally:
             progress.show = lambda: None  # an interrupted sweep ends its runs after the last line
 
+    def goes_on(self, runs: int, step: int, steps: int) -> None:
+        """A fit is not begun but taken up, after `step` of its `steps`."""
+        self._say(f"{_count(runs, 'run')} go{'es' if runs == 1 else ''} on at step {step:,} of {steps:,}")
+
     def table(self, rows: Sequence[summary.Row]) -> None:
         """One line per setting: accuracies in percent as mean ± half the 95% interval, n, failed runs.
 
@@ -166,6 +170,10 @@ class Progress:
         self.steps += steps
         self.show()
 
+    def skip(self, steps: int) -> None:
+        """`steps` need not be made: they were made before."""
+        self.total_steps -= steps
+
     def finished(self, runs: int = 1) -> None:
         """`runs` more runs have ended, well or badly."""
         self.runs += runs
@@ -223,7 +231,7 @@ def _make_bar(console: Console) -> Bar:
 
 def _update(bar: Bar, task: TaskID, progress: Progress) -> None:
     rate = f"{_short(progress.rate())} run-steps/s"
-    bar.update(task, completed=progress.steps, status=progress.status(), rate=rate)
+    bar.update(task, total=progress.total_steps, completed=progress.steps, status=progress.status(), rate=rate)
 
 
 def _best(rows: Sequence[summary.Row], most: int) -> list[summary.Row]:

@@ -61,6 +61,7 @@ PAPER_RANGE = (55, 80)
 """Accuracies (%) that the paper's panel b shows."""
 
 _AXES = {"seed", "task.criterion"}
+_FREE = {"task.follow_ups"}  # each is measured apart from the others
 _ROUNDS = {"task.rounds", "task.ticket_round"}  # in which the dense arm differs
 
 
@@ -93,12 +94,12 @@ def comparable(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
     One search, and the dense runs that differ from it in nothing but the number of rounds.
     """
-    kept, left_out = one_protocol(table, _AXES | _ROUNDS)
+    kept, left_out = one_protocol(table, _AXES | _ROUNDS, _FREE)
     dense = kept["task.rounds"] == 1
     parts, remarks = [], list(left_out)
     for rows, axes in ((kept[~dense], _AXES), (kept[dense], {"seed"})):
         if not rows.empty:
-            part, left_out = one_protocol(rows, axes)
+            part, left_out = one_protocol(rows, axes, _FREE)
             parts.append(part)
             remarks += left_out
     both = pd.concat(parts)

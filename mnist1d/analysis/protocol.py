@@ -14,7 +14,13 @@ PROFILE = "paper"
 """The profile of a command line that names none."""
 MISSING = "missing: "
 """How a remark begins that names seeds without a result."""
-DESCRIPTIVE = ("trainer.accelerator", "trainer.memory", "trainer.stack", "trainer.threads")
+DESCRIPTIVE = (
+    "trainer.accelerator",
+    "trainer.checkpoint_seconds",
+    "trainer.memory",
+    "trainer.stack",
+    "trainer.threads",
+)
 """Keys of the trainer that change where a run is trained, not what it measures."""
 
 
@@ -33,16 +39,19 @@ def finished(runs: Runs) -> pd.DataFrame:
     return runs.table
 
 
-def one_protocol(table: pd.DataFrame, axes: Collection[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def one_protocol(
+    table: pd.DataFrame, axes: Collection[str], free: Collection[str] = ()
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The runs of one protocol, and a remark on every group of runs left out.
 
     `axes` are the config keys that the page compares, with `seed` among them; runs that differ in any other key
-    of data, optimizer, task or trainer are not averaged, nor are runs of one model that differ in another key of it.
+    of data, optimizer, task or trainer (but the `free` ones) are not averaged, nor are runs of one model that differ
+    in another key of it.
     Of several protocols the one trained longest counts (of equals, the one with most finished runs), so that a
     smoke test in the same store changes nothing. Of equal runs from two occasions the newest finished one counts.
     """
     shared = [key for key in table.columns if key.startswith(("data.", "optimizer.", "task.", "trainer."))]
-    kept, remarks = _longest(table, [key for key in shared if key not in axes and key not in DESCRIPTIVE])
+    kept, remarks = _longest(table, [key for key in shared if key not in {*axes, *free, *DESCRIPTIVE}])
     parts = []
     for name, group in kept.groupby("model.name", sort=False):
         own = [key for key in group.columns if key.startswith("model.") and key not in axes]

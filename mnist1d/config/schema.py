@@ -206,6 +206,9 @@ class Trainer(Section):
     memory: float = Field(gt=0, description="memory a stack may take, in GiB")
     stack: Positive | None = Field(description="most runs in a stack; null lets the planner decide")
     threads: Positive | None = Field(description="CPU threads; null takes all cores")
+    checkpoint_seconds: Annotated[float, Field(ge=0)] | None = Field(
+        description="least seconds between checkpoints of a fit, from which the same command goes on; null: none"
+    )
     matmul_precision: Literal["highest", "high", "medium"] = Field(
         description="of single-precision matrix products, as in torch.set_float32_matmul_precision"
     )

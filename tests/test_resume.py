@@ -1,0 +1,83 @@
+"""A fit that was cut off goes on: the real command killed in the middle, and the same command again."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mnist1d.config import Run
+from mnist1d.plan import Stack
+from mnist1d.resume import checkpoint_path
+from tests.test_train import Store, command, train
+
+MakeRun = Callable[..., Run]
+
+SEARCH = (
+    *("-m", "task=lottery", "model=mlp", "model.hidden=24", "task.criterion=magnitude,random", "optimizer.lr=0.02"),
+    *("task.rounds=50", "task.ticket_round=41", "task.mask_step=9", "task.follow_ups=[fresh]"),
+    *("task.follow_up_steps=7", "task.follow_up_batch_size=80"),
+    *("data.num_samples=500", "data.batch_size=50", "trainer.max_steps=20", "trainer.eval_every=10"),
+    *("trainer.threads=1", "trainer.accelerator=cpu", "trainer.checkpoint_seconds=0"),
+)
+
+
+def measured(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Run name -> metric -> (step, value), of the finished runs; not how long they took."""
+    store = Store(folder)
+    children = [run for run in store.runs() if "mlflow.parentRunId" in run.data.tags]
+    return {
+        run.info.run_name: {
+            name: [(point.step, point.value) for point in store.client.get_metric_history(run.info.run_id, name)]
+            for name in run.data.metrics
+            if not name.startswith("time/")
+        }
+        for run in children
+        if run.info.status == "FINISHED"
+    }
+
+
+def kill_once_saved(folder: Path, times: int) -> None:
+    """Start the search and kill it, like a power cut, when its checkpoint has been written so many times."""
+    checkpoints = folder / "mlruns" / "checkpoints"
+    process = subprocess.Popen(command(*SEARCH), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seen: set[int] = set()
+    while len(seen) < times and process.poll() is None:
+        seen |= {path.stat().st_mtime_ns for path in checkpoints.glob("*.ckpt")}
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+def test_a_killed_search_goes_on_and_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    assert train(whole, *SEARCH).returncode == 0
+    kill_once_saved(cut, times=40)
+    done = train(cut, *SEARCH)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "on at step" in line]
+    step = int(line.partition("step ")[2].partition(" of ")[0].replace(",", ""))
+    assert line == f"2 runs go on at step {step:,} of 1,014"
+    assert step > 200
+    expected = measured(whole)
+    assert len(expected) == 2
+    assert len(expected["mlp criterion=magnitude"]["test/acc"]) > 50
+    assert measured(cut) == expected
+    assert list((cut / "mlruns" / "checkpoints").glob("*.ckpt")) == []
+
+
+def test_what_is_found_again_is_the_same_runs_in_the_same_store(make_run: MakeRun) -> None:
+    def place(*overrides: str) -> Path:
+        runs = tuple(make_run("tracking.uri=sqlite:///one/mlflow.db", *overrides, f"seed={seed}") for seed in (0, 1))
+        return checkpoint_path(Stack(runs, (0, 1)))
+
+    assert place().parent == Path("one/checkpoints")
+    assert place() == place("trainer.threads=1", "trainer.checkpoint_seconds=null")
+    assert place() != place("optimizer.lr=0.02")
+    assert place("tracking.uri=http://127.0.0.1:5000").parent == Path("mlruns/checkpoints")

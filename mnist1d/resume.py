@@ -40,6 +40,6 @@ class Saver(pl.Callback):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(f".{os.getpid()}")
-        trainer.save_checkpoint(unfinished)
+        trainer.save_checkpoint(unfinished, weights_only=False)
         unfinished.replace(self.path)
         self._saved = time.monotonic()

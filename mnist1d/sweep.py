@@ -57,6 +57,7 @@ class Sweep:
         self._reasons: dict[int, str] = {}  # why a run has no result
         self._ids: dict[int, str] = {}  # MLflow's ids of the runs that have begun
         self._ended: set[int] = set()
+        self._interrupted = False
         self._terminal = Terminal()
         self._open = ExitStack()
         self._parent: str | None = None
@@ -95,6 +96,7 @@ class Sweep:
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._open.close()
+        self._interrupted = kind is not None
         for index in self._ids.keys() - self._ended:
             self._end(index, "KILLED", f"interrupted by {kind.__name__ if kind else 'the end of the sweep'}")
         rows = summary.summarise(self.flats, self.results)
@@ -188,8 +190,13 @@ class Sweep:
         self._terminal.where(uri=place.uri, experiment=place.experiment, sweep=name, commands=self._next_commands())
 
     def _next_commands(self) -> list[str]:
-        """What one would type next: the same again for failed runs, the figure of an experiment, more seeds."""
+        """What one would type next: after an interruption the same again, which goes on from the last checkpoint; what
+        failed, one by one; the figure of an experiment; more seeds."""
         place, experiment = self.runs[0].tracking, self.runs[0].experiment
+        if self._interrupted:
+            return [
+                shlex.join(["python", "train.py", *["-m"] * (self._parent is not None), *self.hydra.overrides.task])
+            ]
         if self._reasons:
             return [self._command(self.flats[index]) for index in sorted(self._reasons)[:MOST_COMMANDS]]
         if experiment is not None:

@@ -236,6 +236,7 @@ def test_interrupting_a_sweep_marks_its_runs_killed_and_keeps_what_was_measured(
     out, err = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Traceback" not in out + err
+    assert out.rstrip().endswith(f"Go on with:  python train.py {shlex.join(endless)}")
     children = Store(tmp_path).children()
     assert [run.info.status for run in children.values()] == ["KILLED", "KILLED"]
     assert all(run.data.metrics["test/acc"] > 0 for run in children.values())

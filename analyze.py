@@ -1,6 +1,7 @@
 """Read the runs from MLflow; write the report: every claim of the paper with its verdict, figures and tables.
 
-    python analyze.py                             # every experiment: mlruns/report/report.html; about 4 s
+    python analyze.py                             # every experiment: mlruns/report/report.html; about 4 s,
+                                                  # and 7 s more for SimCLR's embedding
     python analyze.py experiment=classification   # one; CNN and GRU drop from 93 and 91% to 57 and 51%
     python analyze.py compare=SWEEP_A,SWEEP_B     # two sweeps, paired by seed; Markdown and LaTeX table
 

@@ -1,6 +1,6 @@
 """Contrastive learning of N runs at once (SimCLR, paper: self-supervised learning), and the probes of every layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,29 +15,10 @@ from mnist1d.classification import train_steps
 from mnist1d.config import Run
 from mnist1d.config.tasks import Contrastive
 from mnist1d.contrastive_loss import make_loss
-from mnist1d.models import Encoder
+from mnist1d.models import Encoder, make_encoder
 from mnist1d.probe import Features, isolation, linear_accuracy, neighbour_accuracy
 from mnist1d.problem import StackedProblem
 from mnist1d.stack import StackedModel, build_member, member_generator
-
-
-def make_encoder(config: Mapping[str, Any]) -> Encoder:
-    """The encoder of a run, from its flat config (`Run.flat`, or the config beside recorded weights)."""
-    layers = {key: config[f"model.{key}"] for key in ("input_size", "channels", "kernel_sizes", "pooling")}
-    projector = {key: config[f"task.{key}"] for key in ("projector_depth", "projector_width", "output_size")}
-    return Encoder(**layers, **projector)
-
-
-@torch.no_grad()
-def embeddings(config: Mapping[str, Any], weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs of a run's encoder for signals ``[rows, length]``, before and after training, ``[rows, features]`` each.
-
-    Nothing but the weights has to be recorded for it: those before training are what the run's seed draws.
-    """
-    untrained = build_member(partial(make_encoder, config), config["seed"])
-    trained = make_encoder(config)
-    trained.load_state_dict(weights)
-    return untrained(x), trained(x)
 
 
 @dataclass(frozen=True)

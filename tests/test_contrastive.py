@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mnist1d.augment import Augmentation, Ranges, centred_positions, detrend, shift
 from mnist1d.config import Run
-from mnist1d.contrastive import ProbedSchedule, StackedContrastive, embeddings
+from mnist1d.contrastive import ProbedSchedule, StackedContrastive
 from mnist1d.contrastive_loss import barlow_twins, infonce, make_loss, nt_xent, triplet, vicreg
 from mnist1d.fit import fit_once
 from mnist1d.plan import Stack
@@ -254,14 +254,3 @@ def test_a_diverging_member_fails_alone(make_run: MakeRun) -> None:
     assert [history.failure is None for history in module.histories] == [True, False]
     assert module.finals(1) == {}
     assert module.finals(0)["test/acc_best"] > 0
-
-
-def test_the_embedding_before_training_is_redrawn_from_the_seed(make_run: MakeRun) -> None:
-    run = make_run(*SMALL, "seed=4")
-    untrained, module = StackedContrastive([run]), trained(run)
-    x = torch.randn(9, 40)
-    before, after = embeddings(run.flat(), module.member_state(0), x)
-    torch.testing.assert_close(before, untrained.model(x[None])[0].detach(), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(after, module.model(x[None])[0].detach(), rtol=1e-5, atol=1e-6)
-    assert before.shape == after.shape == (9, 6)
-    assert not torch.allclose(before, after)

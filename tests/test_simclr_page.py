@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mnist1d.analysis import figures, simclr
 from mnist1d.analysis.claims import judge_all, load
 from mnist1d.analysis.page import NoRuns, Page
 from mnist1d.analysis.read import Runs
+from mnist1d.config import Run
+from mnist1d.models import make_encoder
 
 ACCURACIES = {  # depth -> percent of pixels, h1, h2, h3, p1, … at seed 0; the reference's
     0: (32.8, 82.2, 79.5, 53.4),
@@ -22,6 +25,7 @@ ACCURACIES = {  # depth -> percent of pixels, h1, h2, h3, p1, … at seed 0; the
 }
 SECOND = {1: 2.0}  # seed -> points that its h2 is better: enough to be the best of the default variant
 STEPS = (0, 400, 799)
+NO_EMBEDDING = "no picture of the embedding: no seed of the default has weights on this machine"
 
 
 def one(depth: int, seed: int, **more: Any) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def test_runs_of_another_loss_or_width_are_left_out_and_said_so():
     rows = [*full(), one(2, 0, task__loss="triplet"), one(2, 1, task__loss="triplet")]
     page = page_of(rows)
     assert len(page.table) == 9
-    assert page.remarks == ("2 runs left out, of another protocol: task.loss=triplet",)
+    assert page.remarks == ("2 runs left out, of another protocol: task.loss=triplet", NO_EMBEDDING)
 
 
 def test_seeds_without_a_result_are_named_with_their_reason():
@@ -105,6 +109,7 @@ def test_seeds_without_a_result_are_named_with_their_reason():
     assert page_of(rows).remarks == (
         "missing: projector_depth=2: seed 2 FAILED (the loss became nan)",
         "missing: projector_depth=4: seed 2 not run",
+        NO_EMBEDDING,
     )
 
 
@@ -244,3 +249,52 @@ def test_pages_of_few_runs_are_drawn_and_leave_matplotlibs_settings_alone(rows, 
         with figures.lab_style():
             each.figure.savefig(tmp_path / f"{each.name}.png")
     assert dict(matplotlib.rcParams) == before
+
+
+# -- embedding --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def encoders(make_run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Read only. Runs of three depths, the weights of seed 0 cut short: those of seed 1 are the first to be read."""
+    rows, artifacts = [], {}
+    for row in full():
+        keys = (f"seed={row['seed']}", f"task.projector_depth={row['task.projector_depth']}")
+        config = make_run("task=contrastive", "model=cnn", "data.num_samples=500", "data.test_samples=40", *keys).flat()
+        rows.append(config | row)
+        folder = tmp_path_factory.mktemp("artifacts")
+        artifacts[row["run_id"]] = folder.as_uri()
+        torch.save({"state_dict": dict(make_encoder(config).state_dict())}, folder / "weights.pt")
+        if row["seed"] == 0:
+            (folder / "weights.pt").write_bytes(b"PK")
+    made = runs_of(rows)
+    return Runs(made.table, made.histories, artifacts)
+
+
+def test_the_first_default_encoder_with_weights_is_embedded_and_named(encoders):
+    page = simclr.page(encoders)
+    assert page.remarks == ()
+    last = page.pictures[-1]
+    assert last.name == "embedding"
+    assert "40 test samples; projector of 2 layers, one seed (1)" in last.caption
+    assert "training samples, 0, 3, 6 and 8 are isolated" in last.caption
+    for ax in last.figure.axes:
+        assert sum(len(points.get_offsets()) for points in ax.collections) == 40
+        assert len(ax.texts) == len(ax.collections)
+
+
+@pytest.mark.parametrize("place", ["mlflow-artifacts:/1/artifacts", "file:///nowhere"])
+def test_without_weights_there_is_no_embedding_and_a_remark(encoders, place):
+    page = simclr.page(Runs(encoders.table, encoders.histories, dict.fromkeys(encoders.artifacts, place)))
+    assert page.remarks == (NO_EMBEDDING,)
+    assert "embedding" not in [each.name for each in page.pictures]
+
+
+def test_without_the_default_there_is_no_embedding_and_nothing_to_remark():
+    assert page_of(full(depths=(0, 4))).remarks == ()
+
+
+def test_too_few_samples_for_the_embedding_leave_it_out(encoders):
+    few = encoders.table.assign(**{"data.test_samples": 20})
+    page = simclr.page(Runs(few, encoders.histories, encoders.artifacts))
+    assert "embedding" not in [each.name for each in page.pictures]

@@ -14,6 +14,7 @@ Statistics: level, difference, `gain`, `margin`, `peak` and `isolation`.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mnist1d.analysis import figures
+from mnist1d.analysis.embedding import PERPLEXITY, Embedding, draw, embed
 from mnist1d.analysis.figures import Look
 from mnist1d.analysis.intervals import basis, interval_of, shown, span, t_interval
 from mnist1d.analysis.page import Page, Picture, Statistic, Table
@@ -37,6 +39,8 @@ METRICS = ("train/loss", "probe/h3", "knn/acc")
 DEPTH = "task.projector_depth"
 LAYERS = ("pixels", "h1", "h2", "h3", "p1", "p2", "p3", "p4", "p5", "p6")
 """What is probed, in the order of the encoder, up to the deepest projector."""
+DEFAULT = 2
+"""Depth of the projector of the paper's default encoder, which its embedding is made with."""
 ISOLATED = (0, 3, 6, 8)
 """The digits that the paper's embedding shows as isolated clusters."""
 VARIANTS = {  # projector_depth -> look, in the order of tables and legends
@@ -65,12 +69,17 @@ def page(runs: Runs) -> Page:
     """The page of `runs`; raises NoRuns when none of them is finished."""
     table, left_out = comparable(finished(runs))
     done = table[table["status"] == "FINISHED"]
+    embedding = embedding_of(runs, done)
+    drawn = (
+        *(draw_layers(done), draw_best(done), draw_training(runs, done), draw_isolation(done)),
+        draw_embedding(embedding, done),
+    )
     return Page(
         table,
-        (draw_layers(done), draw_best(done), draw_training(runs, done), draw_isolation(done)),
+        tuple(picture for picture in drawn if picture),
         (layer_table(done), best_table(done), score_table(done), isolation_table(done)),
         {name: partial(statistic, done) for name, statistic in STATISTICS.items()},
-        (*left_out, *_missing(table)),
+        (*left_out, *_missing(table), *_without_embedding(embedding, done)),
     )
 
 
@@ -383,3 +392,43 @@ def _draw_digits(ax: Axes, done: pd.DataFrame, depth: int, aside: float) -> None
         elinewidth=1.2,
         capsize=2,
     )
+
+
+def embedding_of(runs: Runs, done: pd.DataFrame) -> Embedding | None:
+    """The embedding of the default encoder's first seed that has one.
+
+    None where files lie elsewhere or were not kept, and where too few samples or equal outputs allow none.
+    """
+    for run in done[done["depth"] == DEFAULT].sort_values("seed").to_dict("records"):
+        place = runs.artifacts.get(run["run_id"])
+        if place is not None:
+            try:
+                return embed({str(key): value for key, value in run.items()}, place)
+            except (OSError, pickle.UnpicklingError, ValueError):
+                continue
+    return None
+
+
+def _without_embedding(embedding: Embedding | None, done: pd.DataFrame) -> list[str]:
+    wanted = DEFAULT in _depths(done) and embedding is None
+    return ["no picture of the embedding: no seed of the default has weights on this machine"] if wanted else []
+
+
+def draw_embedding(embedding: Embedding | None, done: pd.DataFrame) -> Picture | None:
+    """The paper's embedding: test samples as digits in the plane, before and after training."""
+    if embedding is None:
+        return None
+    n, redo = len(embedding.labels), command("simclr", done)
+    with figures.lab_style():
+        figure, axes = figures.panels(2, size=(7.6, 4.1), left=0.16, below=0.6, gap=0.04, sharey=False)
+        draw(axes[0], embedding.before, embedding.labels, "a  Before training")
+        draw(axes[1], embedding.after, embedding.labels, "b  After training")
+        about = f"t-SNE of the outputs for {n} test samples; {_look(DEFAULT).name}, one seed ({embedding.seed})"
+        figures.caption(figure, f"{about}. Large: a digit's median.\n{redo}")
+    alt = f"{n} test samples as small digits in the plane, before and after training; each digit large at its median"
+    note = (
+        f"{about}, n and intervals: previous figure. Cosine distance, perplexity {PERPLEXITY}. A digit's number stands "
+        "at the median of its points, or beside it where two would overlap. In the paper, which embeds the 4000 "
+        "training samples, 0, 3, 6 and 8 are isolated clusters"
+    )
+    return Picture("embedding", figure, alt, f"{note}. `{redo}`")

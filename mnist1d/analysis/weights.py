@@ -24,8 +24,12 @@ def load(artifacts: str) -> dict[str, Array]:
     artifacts  where the run's artifacts lie: a file:// address or a path
     Raises OSError where no such file can be read, pickle.UnpicklingError for what is neither tensor nor plain value.
     """
-    with zipfile.ZipFile(f"{unquote(urlsplit(artifacts).path)}/weights.pt") as archive:
-        return _Reader(archive).load()["state_dict"]
+    path = f"{unquote(urlsplit(artifacts).path)}/weights.pt"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _Reader(archive).load()["state_dict"]
+    except zipfile.BadZipFile as error:  # cut short, say: for the caller as good as none
+        raise OSError(f"{path} cannot be read: {error}") from error
 
 
 class _Reader(pickle.Unpickler):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -75,3 +76,10 @@ class Encoder(nn.Module):
             hidden = output.relu_() if i else output
             output = stacked_linear(hidden, params[f"projector.{i}.weight"], params[f"projector.{i}.bias"])
         return output
+
+
+def make_encoder(config: Mapping[str, Any]) -> Encoder:
+    """The encoder of a run, from its flat config (`Run.flat`, or the config beside recorded weights)."""
+    layers = {key: config[f"model.{key}"] for key in ("input_size", "channels", "kernel_sizes", "pooling")}
+    projector = {key: config[f"task.{key}"] for key in ("projector_depth", "projector_width", "output_size")}
+    return Encoder(**layers, **projector)

@@ -30,10 +30,11 @@ def shortened(arguments: list[str]) -> list[str]:
     """The same command for a few steps of a few runs; `--cfg` and `--help` as they are."""
     if any(argument.startswith("--") for argument in arguments):
         return arguments
-    kept = [a for a in arguments if a.partition("=")[0] not in SHORT and not a.startswith("profile=")]
-    profile = ["profile=smoke"] if any(a.startswith("experiment=") for a in arguments) else []
+    if any(argument.startswith("experiment=") for argument in arguments):
+        return [*(a for a in arguments if not a.startswith("profile=")), "profile=smoke", "trainer.threads=1"]
+    kept = [a for a in arguments if a.partition("=")[0] not in SHORT]
     kept = [re.sub(r"range\(\d+\)", "range(2)", argument) for argument in kept]
-    return [*kept, *profile, *(f"{key}={value}" for key, value in SHORT.items())]
+    return [*kept, *(f"{key}={value}" for key, value in SHORT.items())]
 
 
 def run(script: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

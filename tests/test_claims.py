@@ -100,6 +100,14 @@ def test_a_finding_shows_the_interval_of_the_kind_that_the_claim_names():
     assert judge(claim(wide, interval="log_t"), runs(final=values)).findings[0].interval == log_t_interval(values)
 
 
+def test_a_share_of_the_seeds_is_judged_by_its_exact_interval():
+    for held, verdict in ((20, "reproduced"), (12, "inconclusive at n=20"), (2, "not reproduced")):
+        values = [100.0] * held + [0.0] * (20 - held)
+        assert (
+            str(judge(claim(part(at_least=50, at_most=100), interval="share"), runs(final=values)).verdict) == verdict
+        )
+
+
 def test_bootstrap_verdicts_are_the_same_every_time():
     values = np.random.default_rng(2).exponential(40.0, 9).tolist()
     bounds = part(at_least=1, at_most=22)
@@ -330,7 +338,7 @@ def test_all_faults_of_a_file_come_together_with_key_value_and_what_is_allowed(t
         "allowed: statistic, arguments, at_least, at_most, published, printed",
         "claim/made_up.yaml cnn-needs-order.quirks.oracle.says: is missing; allowed: text",
         "claim/made_up.yaml ours.id: no such key",
-        "claim/made_up.yaml ours.interval=log: must be one of t, log_t, bootstrap",
+        "claim/made_up.yaml ours.interval=log: must be one of t, log_t, share, bootstrap",
         "claim/made_up.yaml ours.because: is missing; allowed: text",
         "claim/made_up.yaml third=3: must be a section of keys",
     ]

@@ -144,6 +144,13 @@ MESSAGES = {
     "-m experiment=double_descent model=mlp model.channels=3": (
         "model.channels=3  model=mlp has no such key, model=cnn has"
     ),
+    "task=contrastive model=cnn task.neighbours=4001": (
+        "task.neighbours=4001  more than the 4000 training samples; allowed: a whole number from 1 to 4000"
+    ),
+    "task=contrastive model=cnn task.train_on=all data.stream=true": (
+        "task.train_on=all  a stream has no samples but those for training; allowed: train"
+    ),
+    "trainer.matmul_precision=bf16": ("trainer.matmul_precision=bf16  must be one of highest, high, medium"),
     "claim=pooling": "claim=pooling  claims are no part of a run: analyze.py judges them",
     "data.padding=36": "data.padding=36  must be two whole numbers of at least 0, as [a,b]",
     "data.padding.0=61": (

@@ -14,6 +14,8 @@ from mnist1d.analysis.intervals import (
     log_t_interval,
     log_t_p_outside,
     paired_difference,
+    share_interval,
+    share_p_outside,
     t_interval,
     t_p_outside,
 )
@@ -183,6 +185,25 @@ def test_one_value_refutes_nothing_and_equal_values_leave_no_doubt(p_outside):
 
 def test_far_beyond_a_bound_the_bootstrap_gives_the_smallest_p_it_can_resolve():
     assert bootstrap_p_outside(SAMPLE, rng(), at_least=1000.0, resamples=999) == 1 / 1000
+
+
+@pytest.mark.parametrize("held", [0, 1, 7, 10])
+def test_the_interval_of_a_share_is_the_exact_one_and_its_p_value_agrees(held):
+    sample = [100.0] * held + [0.0] * (10 - held)
+    exact = stats.binomtest(held, 10).proportion_ci(0.95, method="exact")
+    interval = share_interval(sample)
+    assert interval.mean == 10 * held
+    assert (interval.low, interval.high) == pytest.approx((100 * exact.low, 100 * exact.high))
+    if held < 10:
+        assert share_p_outside(sample, interval.high + 0.1) < 0.05 < share_p_outside(sample, interval.high - 0.1)
+    if held:
+        assert share_p_outside(sample, 0, interval.low - 0.1) < 0.05 < share_p_outside(sample, 0, interval.low + 0.1)
+    assert share_p_outside(sample, at_least=50) == pytest.approx(min(1, 2 * stats.binom.cdf(held, 10, 0.5)))
+
+
+def test_a_share_is_of_zeros_and_hundreds():
+    with pytest.raises(ValueError, match=r"a share is of values 0 and 100, not \[0.5\]"):
+        share_interval([0.5, 100.0])
 
 
 def test_holm_gives_the_adjusted_values_of_the_textbooks():

@@ -37,6 +37,8 @@ from mnist1d.analysis.intervals import (
     log_t_interval,
     log_t_p_outside,
     paired_difference,
+    share_interval,
+    share_p_outside,
     t_interval,
     t_p_outside,
 )
@@ -95,7 +97,7 @@ class Claim(Section):
     section: str | None = Field(None, description="of the paper; null for our own additions")
     figure: str | None = Field(None, description="figure or table of the paper")
     unit: str = Field(description="of the statistic")
-    interval: Literal["t", "log_t", "bootstrap"] = Field("t", description="kind of the 95% interval")
+    interval: Literal["t", "log_t", "share", "bootstrap"] = Field("t", description="kind of the 95% interval")
     parts: dict[str, Part] = Field(min_length=1, description="label -> part; the claim holds if all hold")
     because: str = Field(description="why these bounds")
     source: str | None = Field(None, description="of published and printed")
@@ -352,6 +354,7 @@ _Samples = dict[tuple[str, str | None], _Sample]  # part, quirk or None
 _KINDS: dict[str, tuple[Callable[..., Interval], Callable[..., float]]] = {
     "t": (t_interval, t_p_outside),
     "log_t": (log_t_interval, log_t_p_outside),
+    "share": (share_interval, share_p_outside),
     "bootstrap": (  # the same runs give the same verdict
         lambda values: bootstrap_interval(values, np.random.default_rng(0)),
         lambda values, *region: bootstrap_p_outside(values, np.random.default_rng(0), *region),

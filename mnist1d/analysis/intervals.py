@@ -1,9 +1,9 @@
 """Uncertainty: numbers in, a mean with its interval and n out, as numbers and as text. Nothing is read or drawn.
 
 Every number of a report comes from here, so that none is without its n. `t_interval` is the default: a
-handful of seeds, roughly normal accuracies. `log_t_interval` is for widths and ratios, which vary by factors.
-`bootstrap_interval` assumes no shape and wants more seeds. `paired_difference` compares two settings seed by
-seed, which removes what both owe to the seed.
+handful of seeds, roughly normal accuracies. `log_t_interval` is for widths and ratios, which vary by factors,
+`share_interval` for how many of the seeds something holds. `bootstrap_interval` assumes no shape and wants more
+seeds. `paired_difference` compares two settings seed by seed, which removes what both owe to the seed.
 
 To each interval belongs a p value that the mean lies outside a region; it is below 5% exactly where the 95%
 interval misses the region. `holm` corrects several of them.
@@ -18,7 +18,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit  # scipy.stats is three times as slow to import
+from scipy.special import bdtr, bdtrc, betaincinv, stdtr, stdtrit  # scipy.stats is three times as slow to import
 
 Values = Sequence[float] | NDArray[np.floating]
 
@@ -75,6 +75,19 @@ def log_t_interval(values: Values, confidence: float = 0.95) -> Interval:
     return Interval(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), logs.n)
 
 
+def share_interval(values: Values, confidence: float = 0.95) -> Interval:
+    """Exact (Clopper-Pearson) interval of the share of seeds for which something holds, in percent.
+
+    values  # [seed], 100 where it holds, else 0
+    Raises ValueError for other values, and as `t_interval` does.
+    """
+    sample, held = _held(values, confidence)
+    n, tail = sample.size, (1 - confidence) / 2
+    low = betaincinv(held, n - held + 1, tail) if held else 0.0
+    high = betaincinv(held + 1, n - held, 1 - tail) if held < n else 1.0
+    return Interval(float(sample.mean()), 100 * float(low), 100 * float(high), n)
+
+
 def bootstrap_interval(
     values: Values, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 9999
 ) -> Interval:
@@ -127,6 +140,15 @@ def log_t_p_outside(values: Values, at_least: float = 0.0, at_most: float = math
         return _p_without_spread(sample, at_least, at_most)
     low, high = (math.log(bound) if bound > 0 else -math.inf for bound in (at_least, at_most))
     return t_p_outside(np.log(sample), low, high)
+
+
+def share_p_outside(values: Values, at_least: float = 0.0, at_most: float = 100.0) -> float:
+    """As `t_p_outside`, of a share in percent: exact binomial tests, agreeing with `share_interval`."""
+    sample, held = _held(values)
+    least, most = max(at_least, 0.0) / 100, min(at_most, 100.0) / 100
+    too_low = float(bdtr(held, sample.size, least))
+    too_high = float(bdtrc(held - 1, sample.size, most)) if held else 1.0
+    return min(1.0, 2 * min(too_low, too_high))
 
 
 def bootstrap_p_outside(
@@ -229,6 +251,14 @@ def _p_without_spread(sample: NDArray[np.float64], at_least: float, at_most: flo
 
 def _standard_error(sample: NDArray[np.float64]) -> float:
     return float(sample.std(ddof=1)) / math.sqrt(sample.size)
+
+
+def _held(values: Values, confidence: float = 0.95) -> tuple[NDArray[np.float64], int]:
+    """The checked values of a share, and for how many seeds it holds."""
+    sample = _checked(values, confidence)
+    if not np.isin(sample, (0, 100)).all():
+        raise ValueError(f"a share is of values 0 and 100, not {sorted(set(sample.tolist()) - {0.0, 100.0})}")
+    return sample, int((sample == 100).sum())
 
 
 def _positive(sample: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ The page's own columns, accuracies in percent, all after the last step:
     knn, knn_pixels         test accuracy of the nearest neighbours, by the output and by the signal
     isolation_0 … isolation_9       mean silhouette of a digit's test outputs, from -1 to 1
 
-Statistics: level, difference, `gain`, `margin`, `peak` and `isolation`.
+Statistics: level, difference, `gain`, `margin`, `best`, `peak` and `isolation`.
 """
 
 from __future__ import annotations
@@ -137,6 +137,12 @@ def margin(table: pd.DataFrame, layer: str, depth: int) -> pd.Series:
     ).dropna()
 
 
+def best(table: pd.DataFrame, layer: str, depth: int) -> pd.Series:
+    """100 where the layer is the best of a seed, of equals the first, else 0; by seed. Raises as `margin` does."""
+    margin(table, layer, depth)
+    return 100.0 * (level(table, "best_layer", {"depth": depth}) == LAYERS.index(layer))
+
+
 def peak(table: pd.DataFrame, depth: int) -> pd.Series:
     """Accuracy of the best layer between signal and output minus that of the better of those two, points, by seed."""
     found = probes(table, depth)
@@ -163,6 +169,7 @@ STATISTICS: dict[str, Statistic] = {
     "difference": difference,
     "gain": gain,
     "margin": margin,
+    "best": best,
     "peak": peak,
     "isolation": isolation,
 }

@@ -257,10 +257,19 @@ class Run(Section):
             yield Conflict("profile", self.profile, f"experiment {self.experiment} has none", ", ".join(self.profiles))
 
     def _task_conflicts(self) -> Iterator[Fault]:
-        if isinstance(self.task, Contrastive) and "kernel_sizes" not in self.model.options:
-            yield Conflict("model.name", self.model.name, "has no convolutions, which task=contrastive trains", "cnn")
+        if isinstance(self.task, Contrastive):
+            yield from self._contrastive_conflicts(self.task)
         if isinstance(self.task, Lottery):
             yield from self._lottery_conflicts(self.task)
+
+    def _contrastive_conflicts(self, task: Contrastive) -> Iterator[Fault]:
+        if "kernel_sizes" not in self.model.options:
+            yield Conflict("model.name", self.model.name, "has no convolutions, which task=contrastive trains", "cnn")
+        if task.neighbours > (rows := self.data.rows[0]):
+            text = f"more than the {rows} training samples"
+            yield Conflict("task.neighbours", task.neighbours, text, f"a whole number from 1 to {rows}")
+        if task.train_on == "all" and self.data.stream:
+            yield Conflict("task.train_on", "all", "a stream has no samples but those for training", "train")
 
     def _lottery_conflicts(self, task: Lottery) -> Iterator[Fault]:
         steps, rows = self.trainer.max_steps, self.data.rows[0]

@@ -1,6 +1,6 @@
 """Lottery tickets and SimCLR: a step as the reference takes it, in the kindest plain loop and in our stack.
 
-python -m bench procedures   this table alone, printed; under two minutes
+python -m bench procedures   this table alone, printed; under a minute
 
 Timed are optimiser steps of the stacks that the planner cuts, and the probes of SimCLR; evaluations, masks, data and
 recording are left out on all sides.
@@ -326,5 +326,6 @@ each parameter in place. For SimCLR the reference shifts one sample after the ot
 timed with a projector of two layers, which stands for those of none and four too.
 
 The probes of SimCLR take {found["SimCLR's probes, percent"]}% of its time (target: at most {PROBES}%): in a run of the
-paper's length, those along the way and those of every layer at the end, beside its steps.
+paper's length, those along the way and those of every layer at the end, beside its steps. They are timed on two runs
+after {TRAINED} steps.
 """

@@ -1,8 +1,9 @@
 """Time stacks against plain loops and write docs/bench.md and docs/bench.json.
 
-python -m bench               all tables, about seven minutes
+python -m bench               all tables, about eight minutes
 python -m bench steps=MLP     only the rows of the first table whose name holds MLP, printed, nothing written
 python -m bench experiments   only the tables about the experiments, two to three minutes, printed, nothing written
+python -m bench procedures    only the table about lottery tickets and SimCLR, under a minute, printed, nothing written
 """
 
 import datetime
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from bench import data, experiments, main_job, make_run, overhead
+from bench import data, experiments, main_job, make_run, overhead, procedures
 from bench.steps import CASES, Result, measure
 from mnist1d import provenance
 from mnist1d.fit import quiet
@@ -62,7 +63,10 @@ def main() -> None:
     keep_freed_memory()  # as every fit does; the plain loop gains from it too
     torch.set_num_threads(provenance.cores())
     if sys.argv[1:] == ["experiments"]:
-        print(experiments.section(experiments.figures(map(experiments.measure, experiments.CASES)), markdown))
+        print(experiments.section(whole_experiments(), markdown))
+        return
+    if sys.argv[1:] == ["procedures"]:
+        print(procedures.section(timed_procedures(), markdown))
         return
     wanted = sys.argv[1].removeprefix("steps=") if len(sys.argv) > 1 else ""
     rows = []
@@ -73,8 +77,17 @@ def main() -> None:
     if wanted:
         print(markdown(rows))
         return
-    whole = experiments.figures(map(experiments.measure, experiments.CASES))
-    write(rows, whole, data.measure(), *overhead_figures(), *main_job.measure())
+    write(rows, whole_experiments(), timed_procedures(), data.measure(), *overhead_figures(), *main_job.measure())
+
+
+def whole_experiments() -> dict[str, list[dict[str, Any]]]:
+    """The figures of `experiments`."""
+    return experiments.figures(map(experiments.measure, experiments.CASES))
+
+
+def timed_procedures() -> dict[str, Any]:
+    """The figures of `procedures`."""
+    return procedures.figures(map(procedures.measure, procedures.PROCEDURES))
 
 
 def overhead_figures() -> tuple[float, float]:
@@ -86,6 +99,7 @@ def overhead_figures() -> tuple[float, float]:
 def write(
     rows: list[dict[str, Any]],
     whole: dict[str, list[dict[str, Any]]],
+    timed: dict[str, Any],
     samples: dict[str, int],
     bare: float,
     ratio: float,
@@ -97,6 +111,7 @@ def write(
         "machine": machine(),
         "milliseconds per step per run": rows,
         "experiments": whole,
+        "lottery tickets and SimCLR": timed,
         "samples per second": samples,
         "Lightning and tracking over the bare stacked loop": round(ratio, 3),
         "main job, ten seeds, seconds": {"plain script": round(plain_s, 1), "train.py": round(ours_s, 1)},
@@ -128,7 +143,8 @@ A 2000-step fit of 20 MLPs, evaluated nine times, each run recorded in MLflow wi
 40 runs (`{" ".join(main_job.OURS)}`), 6001 steps, 25 evaluations each, imports and tracking included:
 plain-loop script {plain_s:.0f} s, `train.py` {ours_s:.0f} s, ratio {plain_s / ours_s:.1f}.
 
-{experiments.section(whole, markdown)}"""
+{experiments.section(whole, markdown)}
+{procedures.section(timed, markdown)}"""
     (DOCS / "bench.md").write_text(page)
     print(page)
 

@@ -42,7 +42,7 @@ ROWS = 1000  # evaluated at once
 SIDES = ("as the reference", "kindest plain loop", "ours")
 
 Batch = tuple[Tensor, Tensor]
-Take = Callable[[int], None]
+Take = Callable[[int], object]
 Points = dict[tuple[Any, ...], dict[int, "Point"]]  # by curve and size
 
 

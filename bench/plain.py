@@ -21,21 +21,27 @@ def tensors(run: Run) -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
-def plain_loop(run: Run) -> Callable[[int], None]:
-    """``take(steps)``: so many more optimiser steps of a plain loop, written as the reference writes it."""
+def plain_loop(run: Run, before: Callable[[nn.Module], object] = lambda _: None) -> Callable[[int], float]:
+    """``take(steps)``: so many more optimiser steps of a plain loop, written as the reference writes it.
+
+    It returns the loss of the last; `before` is given the model before every forward pass.
+    """
     x, y = tensors(run)["train"]
     model = build_member(lambda: make_model(run.model), run.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=run.optimizer.lr)
     size, done = run.data.batch_size, 0
 
-    def take(steps: int) -> None:
+    def take(steps: int) -> float:
         nonlocal done
         for step in range(done, done + steps):
             start = step * size % len(x)
+            before(model)
+            loss = F.cross_entropy(model(x[start : start + size]), y[start : start + size])
             optimizer.zero_grad()
-            F.cross_entropy(model(x[start : start + size]), y[start : start + size]).backward()
+            loss.backward()
             optimizer.step()
         done += steps
+        return loss.item()
 
     return take
 

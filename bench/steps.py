@@ -1,16 +1,21 @@
 """Milliseconds per optimiser step per run: plain loop, ordinary Lightning, stacks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import cast
+
+import pytorch_lightning as pl
+from hydra.utils import get_class
+from torch import Tensor
 
 from bench.ordinary import lightning_fit
 from bench.plain import plain_loop
 from bench.timing import Timing, Variant, side_by_side
-from mnist1d.blocks import StackData
-from mnist1d.classification import StackedClassification, train_steps
 from mnist1d.config import Run
 from mnist1d.cost import most_members
 from mnist1d.plan import signature
+from mnist1d.problem import StackedProblem
 
 
 @dataclass(frozen=True)
@@ -46,19 +51,31 @@ class Result:
     stack: Timing
 
 
-def stacked_loop(runs: list[Run]) -> Callable[[int], None]:
-    """``take(steps)``: so many more steps of a stack, without Lightning round it."""
-    data = StackData(runs)
+def begun(runs: Sequence[Run]) -> StackedProblem:
+    """The problem of a stack before its first step, without Lightning round it."""
+    problem: type[StackedProblem] = get_class(runs[0].task.target)
+    module, data = problem(runs), problem.make_data(runs)
     data.setup()
-    module = StackedClassification(runs)
-    optimizer, batches, done = module.configure_optimizers(), data.batches(), 0
+    trainer = SimpleNamespace(datamodule=data, optimizers=[module.configure_optimizers()])  # all that a block asks for
+    module.trainer = cast(pl.Trainer, trainer)
+    module.begin()
+    return module
 
-    def take(steps: int) -> None:
+
+def block_loop(module: StackedProblem, done: int = 0) -> Callable[[int], Tensor]:
+    """``take(steps)``: so many more steps of a stack that has `done` some; their losses, ``[steps, N]``."""
+
+    def take(steps: int) -> Tensor:
         nonlocal done
-        train_steps(module.model, optimizer, batches, range(done, done + steps))
         done += steps
+        return module.train_block(range(done - steps, done))
 
     return take
+
+
+def stacked_loop(runs: Sequence[Run]) -> Callable[[int], Tensor]:
+    """``take(steps)``: so many more steps of a stack, from its first."""
+    return block_loop(begun(runs))
 
 
 def measure(case: Case, make_run: Callable[..., Run], turns: int, seconds: float) -> Result:

@@ -1,17 +1,20 @@
 """The benchmark measures what it says; never how fast it is."""
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
-from bench import CONF, experiments, make_run
+from bench import CONF, experiments, make_run, procedures
 from bench.__main__ import markdown, row
 from bench.experiments import Case as Experiment
 from bench.experiments import Estimate, Point, between, evaluated_rows, idle_work, measure_points, runs_of, total
 from bench.overhead import measure as measure_overhead
 from bench.plain import plain_loop, plain_run
-from bench.steps import CASES, Case, measure, stacked_loop
+from bench.procedures import PROCEDURES, Procedure, Result, Sides
+from bench.steps import CASES, Case, block_loop, measure, stacked_loop
 from bench.timing import Timing, Variant, side_by_side
 from mnist1d.config import Run, check
 from mnist1d.plan import fingerprint
@@ -159,3 +162,110 @@ def test_the_section_has_both_tables() -> None:
     text = experiments.section(experiments.figures([estimate]), markdown)
     assert "| pooling | 7 | 4 | 2 | 1 | 0 | 4.0 | 2.0 | 4 |" in text
     assert "| made up | 1 | 4.0 | 2.0 | 1.0 | 4.0 | 2.0 | 0.0 | 0.0 |" in text
+
+
+# -- lottery tickets and SimCLR --------------------------------------------------------------------------
+
+LITTLE = ("data.num_samples=500", "trainer.accelerator=cpu", "trainer.threads=1")
+TICKETS = ("task=lottery", "model=mlp", "model.hidden=24", "data.batch_size=50", "optimizer.lr=0.02", *LITTLE)
+ROUNDS = (
+    "task.rounds=4",
+    "task.ticket_round=3",
+    "task.final_sparsity=0.92",
+    "task.mask_step=1",
+    "trainer.max_steps=40",
+)
+FOLLOW_UPS = ("task.follow_ups=[reversed]", "task.follow_up_batch_size=80", "task.follow_up_steps=40")
+VIEWS = ("task=contrastive", "model=cnn", "model.channels=5", "task.projector_width=20", "data.batch_order=shuffled")
+SMALL = {
+    "lottery": (*TICKETS, *ROUNDS, *FOLLOW_UPS, "trainer.matmul_precision=medium"),
+    "simclr": (*VIEWS, *LITTLE, "trainer.max_steps=40", "trainer.eval_every=10", "task.probe_every=10"),
+}
+
+
+def small(procedure: Procedure, *more: str) -> list[Run]:
+    return [make_run(*SMALL[procedure.experiment], *more, f"seed={seed}") for seed in (3, 4)]
+
+
+@pytest.mark.parametrize("sides", [procedures.search, procedures.follow_up])
+def test_the_plain_loops_prune_as_the_stack_does(sides: Callable[[list[Run]], Sides]) -> None:
+    found = sides(small(PROCEDURES[0], "trainer.matmul_precision=highest"))
+    gone = 1 - found.module.mask.double().mean()
+    assert gone == pytest.approx({procedures.search: 0.92 * 2 / 3, procedures.follow_up: 0.92}[sides], abs=0.002)
+    ours = block_loop(found.module, found.first)(5)[:, 0].tolist()
+    for take in found.loops:
+        losses = [take(1) for _ in range(6)]  # the stack has taken its first step
+        assert losses[1:] == pytest.approx(ours, rel=1e-4)
+    assert len(set(ours)) == 5
+
+
+def test_the_plain_contrastive_loops_do_the_same_work_as_a_stack() -> None:
+    # all samples in each batch and no chance in the views: the order of the rows alone may differ
+    still = ("data.batch_size=400", "task.max_shift=1", "task.slope_scale=0", "task.offset_scale=0")
+    runs = small(PROCEDURES[2], *still)
+    found = procedures.contrast(runs)
+    ours = block_loop(found.module)(5)[:, 0].tolist()
+    for take in found.loops:
+        assert [take(1) for _ in range(5)] == pytest.approx(ours, rel=1e-4)
+    assert len(set(ours)) == 5
+
+
+@pytest.mark.parametrize("shifted", [procedures.one_by_one, procedures.all_at_once])
+def test_samples_are_shifted_in_a_circle_by_numbers_of_their_own(shifted: procedures.Shift) -> None:
+    x = torch.randn(300, 40)
+    moved = shifted(x, 10, np.random.RandomState(0))
+    distances = torch.stack([(torch.roll(x, k, -1) - moved).abs().amax(-1) for k in range(40)])
+    assert distances.amin(0).max() == 0
+    assert set(distances.argmin(0).tolist()) == set(range(10))
+
+
+def test_plain_views_have_new_lines() -> None:
+    (run, _), x = small(PROCEDURES[2]), torch.randn(2000, 40)
+    seen = procedures.view(x, run.task, procedures.all_at_once, np.random.RandomState(0))
+    assert float(seen.mean(-1).std()) == pytest.approx(0.3, rel=0.1)
+
+
+def test_a_plain_epoch_has_every_sample_once() -> None:
+    batches = procedures._batches(10, 4, np.random.RandomState(0))
+    orders = [torch.cat([next(batches) for _ in range(3)]) for _ in range(2)]
+    assert all(order.sort().values.tolist() == list(range(10)) for order in orders)
+    assert not torch.equal(*orders)
+
+
+@pytest.mark.parametrize("procedure", PROCEDURES, ids=lambda procedure: procedure.name.replace(" ", "-"))
+def test_a_procedure_is_timed_on_all_sides_and_leaves_the_precision_alone(procedure: Procedure) -> None:
+    timings = procedures.measure_stack(procedure, small(procedure), turns=1, seconds=1e-6)
+    assert [timing.name for timing in timings] == [*experiments.SIDES, "ours, float32"]
+    assert all(math.isfinite(timing.median) for timing in timings)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_turn_has_the_precision_that_it_asks_for() -> None:
+    seen: list[str] = []
+    for precision in ("medium", "highest"):
+        procedures.at(precision, lambda _: seen.append(torch.get_float32_matmul_precision()))(1)
+    assert seen == ["medium", "highest"]
+
+
+@pytest.mark.parametrize("procedure", PROCEDURES, ids=lambda procedure: procedure.name.replace(" ", "-"))
+def test_a_procedure_is_part_of_its_experiment(procedure: Procedure) -> None:
+    runs = runs_of(f"experiment={procedure.experiment}")
+    assert any(procedure.where.items() <= run.flat().items() for run in runs)
+    parts = [part for part in PROCEDURES if part.experiment == procedure.experiment]
+    assert all(sum(part.steps(run) for part in parts) == run.steps for run in runs)
+
+
+def test_probes_take_a_share_of_the_time() -> None:
+    runs = small(PROCEDURES[2])
+    slow, fast = (procedures.probe_share(runs, milliseconds, trained=2) for milliseconds in (1e9, 1e-9))
+    assert 0 < slow < 0.01 < 0.99 < fast < 1
+
+
+def test_the_section_has_a_row_per_procedure_and_the_probes() -> None:
+    timings = [
+        Timing(name, [value]) for name, value in zip((*experiments.SIDES, "ours, float32"), (8, 4, 2, 4), strict=True)
+    ]
+    result = Result(PROCEDURES[2], 5, 1000, timings, 0.16)
+    text = procedures.section(procedures.figures([result]), markdown)
+    assert "| SimCLR training | 5 | 8 | 4 | 2 | 4 | 4.0 | 2.0 | 2.0 | 4 | 1000 | 8 | 4 | 2 |" in text
+    assert "take 16% of" in text

@@ -1,6 +1,7 @@
 """Contrastive learning of N runs at once (SimCLR, paper: self-supervised learning), and the probes of every layer."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -105,8 +106,7 @@ class StackedContrastive(StackedProblem):
         metrics = {"train/loss": self._block_loss} if schedule.evaluates(step) else {}
         last = step == schedule.max_steps - 1
         if last or schedule.probes(step):
-            with threadpool_limits(torch.get_num_threads(), "blas"):  # scikit-learn's knows nothing of trainer.threads
-                scores = [self._scores(member, everything=last) for member in range(self.model.size)]
+            scores = self._scores_of_all(everything=last)
             metrics |= {name: torch.tensor([own[name] for own in scores], dtype=torch.float64) for name in scores[0]}
         return metrics
 
@@ -145,10 +145,16 @@ class StackedContrastive(StackedProblem):
         assert isinstance(encoder, Encoder)
         return encoder
 
-    def _scores(self, member: int, *, everything: bool) -> dict[str, float]:
-        """Scores of a member by name: those along training, or of every layer and digit."""
+    def _scores_of_all(self, *, everything: bool) -> list[dict[str, float]]:
+        """The members' scores, a member per thread: threads within a probe wait longer than they compute."""
+        layers = (self._layers(member) for member in range(self.model.size))
+        with threadpool_limits(1), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            score = partial(self._scores, everything=everything)
+            return list(pool.map(score, range(self.model.size), layers))
+
+    def _scores(self, member: int, layers: dict[str, Features], *, everything: bool) -> dict[str, float]:
+        """Scores of a member by name, from its layers: those along training, or of every layer and digit."""
         (train_x, train_y), (test_x, test_y) = (self._split(name, member) for name in ("train", "test"))
-        layers = self._layers(member, train_x, test_x)
         output = layers[self._encoder.names[-1]]
         probed = {"pixels": Features(train_x, test_x), **layers} if everything else self._last_convolution(layers)
         neighbours = self._tasks[0].neighbours
@@ -170,7 +176,8 @@ class StackedContrastive(StackedProblem):
         return x, y
 
     @torch.no_grad()
-    def _layers(self, member: int, train_x: Tensor, test_x: Tensor) -> dict[str, Features]:
+    def _layers(self, member: int) -> dict[str, Features]:
+        train_x, test_x = (self._split(name, member)[0] for name in ("train", "test"))
         self._encoder.load_state_dict(self.model.member_state(member))
         outputs = zip(self._encoder.layers(train_x), self._encoder.layers(test_x), strict=True)
         return {name: Features(*pair) for name, pair in zip(self._encoder.names, outputs, strict=True)}

@@ -11,7 +11,6 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from mnist1d import fit as fit_module
 from mnist1d.blocks import LONGEST_BLOCK, Schedule, StackData
 from mnist1d.classification import StackedClassification
 from mnist1d.config import Run
@@ -221,8 +220,9 @@ def test_a_fit_leaves_the_global_generators_alone(make_run: MakeRun) -> None:
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
 
 
-def test_threads_are_set_on_purpose(make_run: MakeRun) -> None:
-    run = make_run(*SMALL, "trainer.max_steps=2", "trainer.threads=1")
-    fit_once(stack_of([run]), [])
+def test_threads_and_precision_are_set_on_purpose(make_run: MakeRun) -> None:
+    common = (*SMALL, "trainer.max_steps=2", "trainer.threads=1")
+    for precision in ("medium", "highest"):
+        fit_once(stack_of([make_run(*common, f"trainer.matmul_precision={precision}")]), [])
+        assert torch.get_float32_matmul_precision() == precision
     assert torch.get_num_threads() == 1
-    assert fit_module.cores() >= 1

@@ -244,6 +244,18 @@ def test_arms_that_are_not_there_leave_gaps_and_no_error(arms):
     assert "nan" not in "".join(each.markdown() for each in page.tables)
 
 
+def test_an_arm_that_ends_with_the_search_belongs_to_it_and_not_to_the_follow_ups():
+    def ended(row: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in row.items() if "/test/acc_final" not in key} | {"task.follow_ups": ()}
+
+    page = page_of([ended(row) if row["task.criterion"] == "random_nested" else row for row in full()])
+    assert page.remarks == ("no picture of the masks: no seed has both on this machine",)
+    assert page.statistics["at_sparsity"](sparsity=80, arm="random_nested").size == len(SEEDS)
+    assert "nested random" in table(page, "Test accuracy (%) by")["92.0"]
+    assert "nested random" not in table(page, "Test accuracy (%) of the tickets")["fresh"]
+    assert "mean over n = 3 seeds" in picture(page, "follow_ups").caption
+
+
 # -- what is shown ----------------------------------------------------------------------------------------
 
 

@@ -144,6 +144,11 @@ def _pruned(table: pd.DataFrame) -> list[str]:
     return [arm for arm in _arms(table) if arm != "dense"]
 
 
+def _followed(done: pd.DataFrame) -> list[str]:
+    """The arms that were trained on other data."""
+    return [arm for arm in _arms(done) if any(follow(done, *each, arm).size for each in _follow_ups(done))]
+
+
 # -- statistics: one number per seed ----------------------------------------------------------------------
 
 
@@ -265,7 +270,7 @@ def lead_table(rounds: pd.DataFrame) -> Table:
 
 def follow_table(done: pd.DataFrame) -> Table:
     """Data and initial weights x arm: test accuracy at the end of the follow-ups, and the tickets' lead."""
-    arms, rows = _arms(done), []
+    arms, rows = _followed(done), []
     for data, init in _follow_ups(done):
         found = [interval_of(follow(done, data, init, arm)) for arm in arms]
         lead = interval_of(follow(done, data, init, "magnitude", "dense"))
@@ -396,7 +401,7 @@ def _fit_range(ax: Axes, rounds: pd.DataFrame) -> None:
 
 def _follow_picture(done: pd.DataFrame) -> Picture | None:
     """What panels c to f of the paper end at, and the orders of features that it lacks: a point for each arm."""
-    arms, follow_ups = _arms(done), _follow_ups(done)
+    arms, follow_ups = _followed(done), _follow_ups(done)
     if not follow_ups:
         return None
     data = [name for name in DATA if any(name == other for other, _ in follow_ups)]

@@ -13,6 +13,7 @@ VALUES = frozenset(
     {
         "seed",
         "task.criterion",
+        "task.outer_lr",
         "task.init",
         "task.shuffle_masks",
         "task.temperature",

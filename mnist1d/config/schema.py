@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from mnist1d.config.describe import allowed
 from mnist1d.config.faults import Conflict, Fault
 from mnist1d.config.section import Decay, Positive, Section, Seed, Share, Size
-from mnist1d.config.tasks import Classification, Contrastive, Lottery
+from mnist1d.config.tasks import Classification, Contrastive, Lottery, MetalearnLr
 
 
 class Data(Section):
@@ -114,6 +114,9 @@ class Architecture(BaseModel):
     channels: Positive = Field(description="channels of every convolution")
     kernel_sizes: Annotated[list[Positive], Field(min_length=1)] = Field(description="width of each convolution")
     pooling: Literal["none", "stride", "max", "avg", "l2"] = Field(description="how a layer halves the length")
+    activation: Literal["relu", "elu", "swish", "gelu", "mish", "softplus", "tanh", "sigmoid", "sine"] = Field(
+        description="elementwise function of the hidden units"
+    )
 
 
 def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
@@ -228,7 +231,7 @@ class Run(Section):
     experiment: str | None = Field(description="experiment this run belongs to: a file in conf/experiment/")
     profile: Literal["smoke", "quick", "paper"] = Field(description="how much work an experiment does")
     profiles: dict[str, dict[str, Any]] = Field(description="what each profile means, set by the experiment")
-    task: Annotated[Classification | Lottery | Contrastive, Field(discriminator="name")]
+    task: Annotated[Classification | Lottery | Contrastive | MetalearnLr, Field(discriminator="name")]
     model: Model
     data: Data
     optimizer: Annotated[Adam | SGD, Field(discriminator="name")]
@@ -259,6 +262,8 @@ class Run(Section):
     def _task_conflicts(self) -> Iterator[Fault]:
         if isinstance(self.task, Contrastive):
             yield from self._contrastive_conflicts(self.task)
+        if isinstance(self.task, MetalearnLr):
+            yield from self._metalearning_conflicts()
         if isinstance(self.task, Lottery):
             yield from self._lottery_conflicts(self.task)
 
@@ -270,6 +275,17 @@ class Run(Section):
             yield Conflict("task.neighbours", task.neighbours, text, f"a whole number from 1 to {rows}")
         if task.train_on == "all" and self.data.stream:
             yield Conflict("task.train_on", "all", "a stream has no samples but those for training", "train")
+
+    def _metalearning_conflicts(self) -> Iterator[Fault]:
+        task = f"task={self.task.name}"
+        if "activation" not in self.model.options:
+            yield Conflict("model.name", self.model.name, f"has no gradient written out, which {task} needs", "shallow")
+        plain = isinstance(self.optimizer, SGD) and self.optimizer.momentum == self.optimizer.weight_decay == 0
+        if not plain:
+            text = f"{task} learns the rate of plain gradient descent"
+            yield Conflict("optimizer.name", self.optimizer.name, text, "sgd with momentum and weight_decay 0")
+        if self.data.stream:
+            yield Conflict("data.stream", True, f"{task} trains on the same samples again and again", "false")
 
     def _lottery_conflicts(self, task: Lottery) -> Iterator[Fault]:
         steps, rows = self.trainer.max_steps, self.data.rows[0]

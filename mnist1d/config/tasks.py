@@ -83,6 +83,22 @@ class Lottery(Task):
                 yield Conflict(f"task.{key}", values, "has one twice", "each at most once")
 
 
+class MetalearnLr(Task):
+    """Learn a learning rate by gradients through whole trainings, `trainer.max_steps` of them."""
+
+    name: Literal["metalearn_lr"] = Field(description="what is learned: a file in conf/task/")
+    inner_steps: Positive = Field(description="steps of gradient descent in each training")
+    outer_lr: Size = Field(description="learning rate of the learning rate, which starts at optimizer.lr")
+    differentiation: Literal["reverse", "forward"] = Field(
+        description="through the training backwards, or forward in constant memory"
+    )
+
+    def work(self, max_steps: int, batch_size: int) -> float:
+        """Every step is a training, and differentiating it takes as long again."""
+        del batch_size
+        return 2 * max_steps * self.inner_steps
+
+
 class Contrastive(Task):
     """Bring two views of a sample together, then probe every layer."""
 

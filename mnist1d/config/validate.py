@@ -9,11 +9,11 @@ from pydantic import BaseModel, ValidationError
 from mnist1d.config.describe import allowed
 from mnist1d.config.faults import Absent, ConfigError, Fault, refuse
 from mnist1d.config.schema import SGD, Adam, Architecture, Data, Model, Run, Tracking, Trainer
-from mnist1d.config.tasks import Classification, Contrastive, Lottery
+from mnist1d.config.tasks import Classification, Contrastive, Lottery, MetalearnLr
 from mnist1d.spelling import nearest
 
 _SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
-    "task": (Classification, Lottery, Contrastive),
+    "task": (Classification, Lottery, Contrastive, MetalearnLr),
     "model": (Model, Architecture),
     "data": (Data,),
     "optimizer": (Adam, SGD),

@@ -5,5 +5,6 @@ from .encoder import Encoder, make_encoder
 from .gru import GRU
 from .logistic import Logistic
 from .mlp import MLP
+from .shallow import Shallow
 
-__all__ = ["CNN", "GRU", "MLP", "Encoder", "Logistic", "make_encoder"]
+__all__ = ["CNN", "GRU", "MLP", "Encoder", "Logistic", "Shallow", "make_encoder"]

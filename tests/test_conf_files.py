@@ -16,7 +16,10 @@ FILES = sorted(set(CONF.rglob("*.yaml")) - set(CONF.glob("claim/*.yaml")))  # cl
 GROUPS = [file for file in FILES if file.parent != CONF]
 
 
-NEEDS = {"task=contrastive": ["model=cnn"]}
+NEEDS = {
+    "task=contrastive": ["model=cnn"],
+    "task=metalearn_lr": ["model=shallow", "optimizer=sgd", "optimizer.momentum=0"],
+}
 """Option -> what it takes beside it."""
 
 
@@ -106,7 +109,7 @@ def test_an_experiment_composes_in_every_profile(file: Path, profile: str, compo
 def test_a_models_yaml_reaches_its_documented_size(composer: Composer) -> None:
     """The numbers in the files' first lines, counted from their keys."""
     sizes = {}
-    for option in ("logistic", "mlp", "cnn", "gru"):
+    for option in ("logistic", "mlp", "cnn", "gru", "shallow"):
         first_line = (CONF / "model" / f"{option}.yaml").read_text().splitlines()[0]
         sizes[option] = int(re.search(r"([\d,]+) parameters", first_line)[1].replace(",", ""))  # type: ignore[index]
     hidden = composer.base("config", ["model=mlp"]).raw["model"]["hidden"]
@@ -115,3 +118,4 @@ def test_a_models_yaml_reaches_its_documented_size(composer: Composer) -> None:
     assert sizes["mlp"] == hidden**2 + 52 * hidden + 10
     assert sizes["cnn"] == 6 * channels**2 + 58 * channels + 10
     assert sizes["gru"] == 5134
+    assert sizes["shallow"] == 2560

@@ -104,7 +104,14 @@ def test_a_verdict_comes_with_what_was_measured_and_what_was_published(partial):
 
 def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
     headings = re.findall(r"(?m)^## (.*)$", partial.text)
-    assert headings == ["Classification", "Lottery tickets", "Double descent", "SimCLR", "Pooling"]
+    assert headings == [
+        "Classification",
+        "Lottery tickets",
+        "Double descent",
+        "Metalearning a learning rate",
+        "SimCLR",
+        "Pooling",
+    ]
     section = partial.text.split("## Double descent")[1].split("\n## ")[0]
     assert "**No results:** no runs yet." in section
     assert "```bash\npython train.py -m experiment=double_descent\n```" in section

@@ -10,6 +10,7 @@ TITLES = {
     "classification": "Classification",
     "lottery": "Lottery tickets",
     "double_descent": "Double descent",
+    "metalearn_lr": "Metalearning a learning rate",
     "simclr": "SimCLR",
     "pooling": "Pooling",
 }

@@ -7,7 +7,7 @@ The keys live in conf/, their types and limits in `schema`.
 
 from mnist1d.config.command import check
 from mnist1d.config.faults import ConfigError, Fault, refuse
-from mnist1d.config.schema import SGD, Adam, Data, Model, Optimizer, Run, Tracking, Trainer
+from mnist1d.config.schema import SGD, Adam, Data, Model, Optimizer, RMSprop, Run, Tracking, Trainer
 from mnist1d.config.validate import parse, parse_or_refuse, validate
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Fault",
     "Model",
     "Optimizer",
+    "RMSprop",
     "Run",
     "Tracking",
     "Trainer",

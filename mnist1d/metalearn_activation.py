@@ -26,6 +26,11 @@ from mnist1d.stack import StackedModel, build_member
 from mnist1d.tabulated import Jet, Nets, score, tabulate
 from mnist1d.trial import Trial, fitted_splines, initial_squares, of_splines, rule_of
 
+CURVE = torch.linspace(-5, 5, 401)
+"""Where functions are looked at."""
+TRIED = ("fresh/acc", "spline/acc")
+"""How the names of a trial's accuracies begin."""
+
 
 @dataclass(frozen=True)
 class TrialSchedule(Schedule):
@@ -48,8 +53,8 @@ class StackedMetalearnActivation(StackedProblem):
     A function goes down the slope of the mean loss over the last mini-batches of its training. Metrics of a training,
     all with the function before its step: `meta/loss`, that mean; `inner/loss` and `inner/mean_loss`, the last and the
     mean of all; `test/loss` and `test/acc` of the nets so trained; `meta/grad_norm2`, the squared norm of the clamped
-    gradient. Of a trial, for the function as `fresh/` and for its spline as `spline/`, and for every length asked for:
-    `fresh/acc_301`, test accuracy, and `fresh/lr_301`, the learning rate that validation accuracy chose.
+    gradient. Of a trial, for the function as `fresh/` and for its spline as `spline/`: `fresh/acc`, test accuracy, and
+    `fresh/lr`, the learning rate that validation accuracy chose; after the long part `fresh/acc_long`, `fresh/lr_long`.
 
     Attributes:
         model: the functions.
@@ -96,7 +101,7 @@ class StackedMetalearnActivation(StackedProblem):
 
     def _step(self, number: int) -> Tensor:
         if number % self.task.snapshot_every == 0:
-            self._snapshots.append(self._flat_functions())
+            self._snapshots.append(self._curves())
         with torch.set_grad_enabled(self.task.scale > 0):
             noise, tables = self._draw_noise(), tabulate(self._functions(), device=self.device)
             trained = self._train(number, noise, tables)
@@ -156,10 +161,9 @@ class StackedMetalearnActivation(StackedProblem):
         trials = [Trial(run, number, self.device) for run in self.runs]
         scored = [trial.scores(torch.stack([t[:, n] for t in tables.values()], 1)) for n, trial in enumerate(trials)]
         self._measured = {
-            f"{kind}/{name}_{steps}": torch.stack([found[steps][name][row] for found, _ in scored]).double()
+            f"{kind}/{name}": torch.stack([found[name][row] for found, _ in scored])
             for row, kind in enumerate(tables)
-            for steps in self.task.trial_steps
-            for name in ("acc", "lr")
+            for name in scored[0][0]
         }
         return torch.stack([losses[0] for _, losses in scored])
 
@@ -171,14 +175,17 @@ class StackedMetalearnActivation(StackedProblem):
         if history.failure:
             return {}
         last = {name: [value for _, value in values] for name, values in history.metrics.items()}
-        trials = {f"{name}_mean": sum(values) / len(values) for name, values in last.items() if "/acc_" in name}
+        trials = {f"{name}_mean": sum(values) / len(values) for name, values in last.items() if name.startswith(TRIED)}
         ends = {f"{name}_final": last[name][-1] for name in ("meta/loss", "inner/loss", "inner/mean_loss")}
         return history.final() | ends | trials
 
     def member_state(self, member: int) -> dict[str, Tensor]:
-        """The network by its plain module's names, and `snapshots` of all its parameters, ``[snapshots, P]``."""
-        snapshots = torch.stack([snapshot[member] for snapshot in (*self._snapshots, self._flat_functions())])
-        return {**self.model.member_state(member), "snapshots": snapshots.cpu()}
+        """The network by its plain module's names, and the function at CURVE in `snapshots` ``[snapshots, points]``.
+
+        A snapshot is taken before every so many trainings, and one at the end.
+        """
+        snapshots = torch.stack([snapshot[member] for snapshot in (*self._snapshots, self._curves())])
+        return {**self.model.member_state(member), "curve": CURVE, "snapshots": snapshots.cpu()}
 
     def own_state(self) -> dict[str, Any]:
         """The members' generators and the snapshots."""
@@ -190,8 +197,9 @@ class StackedMetalearnActivation(StackedProblem):
         for draws, saved in zip(self.draws, state["draws"], strict=True):
             draws.set_state(saved)
 
-    def _flat_functions(self) -> Tensor:
-        return torch.cat([param.detach().flatten(1) for param in self.model.params.values()], 1)
+    @torch.no_grad()
+    def _curves(self) -> Tensor:
+        return self._functions()(CURVE.to(self.device, torch.float64))[0].float()
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

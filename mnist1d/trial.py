@@ -56,32 +56,35 @@ class Trial:
             for name in ("train", "val", "test")
         }
 
-    def scores(self, functions: Tensor) -> tuple[dict[int, dict[str, Tensor]], Tensor]:
+    def scores(self, functions: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """How nets with `functions` do, each at the rate that is best on validation data; ties go to the lower one.
 
         Args:
             functions: tables ``[4, F, pieces]``.
 
         Returns:
-            By number of steps, test accuracy ``acc`` and chosen rate ``lr``, ``[F]`` each; and the last losses ``[F]``.
+            ``acc``, test accuracy, and ``lr``, the chosen rate, after `task.trial_steps`, ``acc_long`` and ``lr_long``
+            after `task.long_trial_steps`, ``[F]`` each; and the last losses ``[F]``.
         """
         rates = torch.tensor(self.task.trial_lrs, device=self.device)
         tables = functions.repeat_interleave(len(rates), 1)  # [4, F · rates, pieces]
         rule = rule_of(self.run, rates.repeat(functions.shape[1]))
         nets, noise, batches = self._begin(tables.shape[1])
-        found = {}
-        for start, stop in zip((0, *self.task.trial_steps), self.task.trial_steps, strict=False):
+        found: dict[str, Tensor] = {}
+        start = 0
+        for ending, stop in self.task.marks:
             nets = nets.train(tables, noise[:, start:stop], map(batches, range(start, stop)), rule)
             best = self._accuracy(nets, tables, "val").view(-1, len(rates)).argmax(1, keepdim=True)
             test = self._accuracy(nets, tables, "test").view(-1, len(rates))
-            found[stop] = {"acc": test.gather(1, best).squeeze(1), "lr": rates[best.squeeze(1)]}
+            found |= {f"acc{ending}": test.gather(1, best).squeeze(1), f"lr{ending}": rates[best.squeeze(1)].double()}
+            start = stop
         return found, nets.losses[-1].view(-1, len(rates)).gather(1, best).squeeze(1)
 
     def _begin(self, size: int) -> tuple[Nets, Tensor, Batches]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             net = flat_net(self.run).to(self.device)
-        shape = self.task.trial_steps[-1], self.run.model.options["hidden"]
+        shape = self.task.marks[-1][1], self.run.model.options["hidden"]
         noise = 2 * torch.rand(shape, generator=member_generator(self.seed, "noise")) - 1
         noise = (self.task.hidden_noise * noise).to(self.device)
         x, y = self.splits["train"]

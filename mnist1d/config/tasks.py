@@ -123,10 +123,15 @@ class MetalearnActivation(Task):
     trial_lrs: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
         description="learning rates that each of them chooses from by validation accuracy"
     )
-    trial_steps: Annotated[list[Positive], Field(min_length=1)] = Field(
-        description="optimiser steps after which it is scored; the last is the length of its training"
-    )
+    trial_steps: Positive = Field(description="optimiser steps after which each of them is scored")
+    long_trial_steps: Positive | None = Field(description="steps after which it is scored again; null: not")
     trial_data_seed: Seed = Field(description="seed of the first trial's data; the next ones count on")
+
+    @property
+    def marks(self) -> list[tuple[str, int]]:
+        """Endings of metrics and after how many steps of a trial they are measured, in order."""
+        long = self.long_trial_steps
+        return [("", self.trial_steps), *([("_long", long)] if long else [])]
 
     def steps(self, max_steps: int) -> int:
         """Trainings, then trials."""
@@ -135,14 +140,15 @@ class MetalearnActivation(Task):
     def work(self, max_steps: int, batch_size: int) -> float:
         """Every step is a training; differentiating it takes as long again. A trial is a training at every rate."""
         del batch_size
-        return 2 * max_steps * self.inner_steps + self.trials * len(self.trial_lrs) * self.trial_steps[-1]
+        return 2 * max_steps * self.inner_steps + self.trials * len(self.trial_lrs) * self.marks[-1][1]
 
     def conflicts(self) -> Iterator[Fault]:
         if self.loss_window > self.inner_steps:
             text, limit = f"a training has task.inner_steps={self.inner_steps}", f"1 to {self.inner_steps}"
             yield Conflict("task.loss_window", self.loss_window, text, limit)
-        if sorted(set(self.trial_steps)) != self.trial_steps:
-            yield Conflict("task.trial_steps", self.trial_steps, "is not in ascending order", "each at most once")
+        if (long := self.long_trial_steps) and long <= self.trial_steps:
+            text = f"a trial is scored first after task.trial_steps={self.trial_steps}"
+            yield Conflict("task.long_trial_steps", long, text, f"null, or at least {self.trial_steps + 1}")
 
 
 class Contrastive(Task):

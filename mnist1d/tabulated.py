@@ -171,10 +171,11 @@ class TrainingStep(torch.autograd.Function):
         squares = (squares * rule.alpha).addcmul_(gradient, gradient, value=1 - rule.alpha)
         root = squares.sqrt()
         update = gradient / (root + rule.eps)
-        ctx.save_for_backward(
-            w2, x, found.number, found.place, slope, found.bend(), hidden, p, to_logits, to_hidden, gradient, root
-        )
-        ctx.rule, ctx.tables = rule, tables.shape
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(
+                w2, x, found.number, found.place, slope, found.bend(), hidden, p, to_logits, to_hidden, gradient, root
+            )
+            ctx.rule, ctx.tables = rule, tables.shape
         return torch.addcmul(params, update, rule.lr, value=-1), squares, losses
 
     @staticmethod

@@ -55,6 +55,9 @@ LAST = 6
 ALIKE = 3.0
 """Functions are compared from -ALIKE to ALIKE, where most hidden units are."""
 
+CLEAR = 6.0
+"""Points between two lines that are labelled."""
+
 Array = NDArray[np.floating]
 _AXES = {"seed", "model.activation", "task.protocol", "task.scale", "trainer.max_steps", "task.trials"}
 
@@ -300,11 +303,14 @@ def draw_learning(runs: Runs, done: pd.DataFrame, curves: dict[str, tuple[Array,
 
 
 def _standard_levels(ax: Axes, done: pd.DataFrame) -> None:
-    """Three lines: the best standard function, the middle one and the worst."""
+    """Lines for standard functions: the best one, and those that lie clear of the last line above them."""
     rows = done[done["arm"].isin(standard(done)) & (done["task.protocol"] == "reference")]
-    names = _by_accuracy(rows)
-    for name in dict.fromkeys((*names[:1], *names[len(names) // 2 :][:1], *names[-1:])):
-        figures.plot_level(ax, rows.loc[rows["arm"] == name, "accuracy"].mean(), _name(name))
+    above = np.inf
+    for name in _by_accuracy(rows):
+        accuracy = rows.loc[rows["arm"] == name, "accuracy"].mean()
+        if above - accuracy > CLEAR:
+            figures.plot_level(ax, accuracy, _name(name))
+            above = accuracy
 
 
 def _draw_snapshots(ax: Axes, done: pd.DataFrame, curves: dict[str, tuple[Array, Array]]) -> None:
@@ -339,7 +345,7 @@ def draw_functions(done: pd.DataFrame, curves: dict[str, tuple[Array, Array]]) -
                 ax.plot(places[turns], snapshots[-1][turns], "o", color=INK, markersize=3.5, markerfacecolor="white")
             elu = np.where(places > 0, places, np.expm1(np.minimum(places, 0)))
             ax.plot(places, elu, color=INK, linewidth=1.0, linestyle=(0, (1, 1.5)))
-            ax.set(title=f"{ARMS[arm].name}, {len(rows)} seeds", xlabel="x", ylim=(-2.5, 5))
+            ax.set(title=f"{ARMS[arm].name} (n = {len(rows)})", xlabel="x", ylim=(-2.5, 5))
         axes[0].set_ylabel("f(x)")
         about = "A line for each seed. Circles: extrema. Dotted: ELU, where learning begins."
         figures.caption(figure, f"{about}\n{redo}")

@@ -189,7 +189,7 @@ class TrainingStep(torch.autograd.Function):
         of_gradient = of_params * rule.lr / denominator
         # a weight that never had a gradient has root 0, and nothing to hand on
         of_squares = torch.addcdiv(
-            of_squares, of_gradient * gradient, denominator.mul_(root.clamp_(min=1e-30)), value=0.5
+            of_squares, of_gradient * gradient, denominator.mul_(root.clamp(min=1e-30)), value=0.5
         )
         of_gradient = (of_squares * gradient).mul_(2 * (1 - rule.alpha)).sub_(of_gradient)
         # the gradient

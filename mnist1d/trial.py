@@ -23,6 +23,8 @@ FITTED = 6.0
 """Splines are fitted from -FITTED to FITTED, and straight beyond."""
 MISSED = 0.01
 """Root mean square of what they may miss."""
+FARTHEST = 1e3
+"""Values beyond are no activation's."""
 
 
 def rule_of(run: Run, lr: Tensor) -> Rule:
@@ -66,9 +68,9 @@ class Trial:
             ``acc``, test accuracy, and ``lr``, the chosen rate, after `task.trial_steps`, ``acc_long`` and ``lr_long``
             after `task.long_trial_steps`, ``[F]`` each; and the last losses ``[F]``.
         """
-        rates = torch.tensor(self.task.trial_lrs, device=self.device)
+        rates = torch.tensor(self.task.trial_lrs, dtype=torch.float64)
         tables = functions.repeat_interleave(len(rates), 1)  # [4, F · rates, pieces]
-        rule = rule_of(self.run, rates.repeat(functions.shape[1]))
+        rule = rule_of(self.run, rates.to(functions).repeat(functions.shape[1]))
         nets, noise, batches = self._begin(tables.shape[1])
         found: dict[str, Tensor] = {}
         start = 0
@@ -76,7 +78,7 @@ class Trial:
             nets = nets.train(tables, noise[:, start:stop], map(batches, range(start, stop)), rule)
             best = self._accuracy(nets, tables, "val").view(-1, len(rates)).argmax(1, keepdim=True)
             test = self._accuracy(nets, tables, "test").view(-1, len(rates))
-            found |= {f"acc{ending}": test.gather(1, best).squeeze(1), f"lr{ending}": rates[best.squeeze(1)].double()}
+            found |= {f"acc{ending}": test.gather(1, best).squeeze(1), f"lr{ending}": rates[best.squeeze(1).cpu()]}
             start = stop
         return found, nets.losses[-1].view(-1, len(rates)).gather(1, best).squeeze(1)
 
@@ -105,10 +107,14 @@ class Trial:
 
 
 def fitted_splines(functions: Jet) -> list[BSpline]:
-    """Smoothing cubic splines through N functions, each of as few pieces as miss its own by no more than MISSED."""
+    """Smoothing cubic splines through N functions, each of as few pieces as miss its own by no more than MISSED.
+
+    That of a function which ran away, so that its run has failed, means nothing.
+    """
     x = np.linspace(-FITTED, FITTED, 601)
-    values, _ = functions(torch.from_numpy(x))
-    return [make_splrep(x, own, k=3, s=len(x) * MISSED**2) for own in values.detach().cpu().numpy()]
+    values = functions(torch.from_numpy(x))[0].detach().cpu().numpy()
+    bounded = np.nan_to_num(values).clip(-FARTHEST, FARTHEST)
+    return [make_splrep(x, own, k=3, s=len(x) * MISSED**2) for own in bounded]
 
 
 def of_splines(splines: Sequence[BSpline]) -> Jet:

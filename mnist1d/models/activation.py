@@ -42,8 +42,8 @@ def _mish_slope(z: Tensor) -> Tensor:
 
 def _straight(pieces: Sequence[tuple[float, float, float]]) -> Activation:
     """Lines by (end, slope, offset), in order; each holds below its end. Where two do not meet, it jumps."""
-    ends = torch.tensor([end for end, _, _ in pieces[:-1]])
-    slopes, offsets = (torch.tensor([piece[k] for piece in pieces]) for k in (1, 2))
+    ends = torch.tensor([end for end, _, _ in pieces[:-1]], dtype=torch.float64)
+    slopes, offsets = (torch.tensor([piece[k] for piece in pieces], dtype=torch.float64) for k in (1, 2))
 
     def pick(values: Tensor, z: Tensor) -> Tensor:
         return values.to(z)[torch.bucketize(z.detach(), ends.to(z), right=True)]

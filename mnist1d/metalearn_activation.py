@@ -54,7 +54,7 @@ class StackedMetalearnActivation(StackedProblem):
     all with the function before its step: `meta/loss`, that mean; `inner/loss` and `inner/mean_loss`, the last and the
     mean of all; `test/loss` and `test/acc` of the nets so trained; `meta/grad_norm2`, the squared norm of the clamped
     gradient. Of a trial, for the function as `fresh/` and for its spline as `spline/`: `fresh/acc`, test accuracy, and
-    `fresh/lr`, the learning rate that validation accuracy chose; after the long part `fresh/acc_long`, `fresh/lr_long`.
+    `fresh/lr`, the learning rate that validation accuracy chose; after its long part `fresh/acc_long`, `fresh/lr_long`.
 
     Attributes:
         model: the functions.
@@ -153,19 +153,19 @@ class StackedMetalearnActivation(StackedProblem):
 
     @torch.no_grad()
     def _try_out(self, number: int) -> Tensor:
-        """One trial of every member's function and spline; the last losses of the functions, ``[N]``."""
-        functions = self._functions()
-        tables = {"fresh": tabulate(functions, device=self.device)}
+        """One trial of every member's function, and a short one of its spline; the functions' last losses, ``[N]``."""
+        functions, marks = self._functions(), self.task.marks
+        tried = {"fresh": (tabulate(functions, device=self.device), marks)}
         if self.task.scale > 0:
-            tables["spline"] = tabulate(of_splines(fitted_splines(functions)), device=self.device)
+            tried["spline"] = tabulate(of_splines(fitted_splines(functions)), device=self.device), marks[:1]
         trials = [Trial(run, number, self.device) for run in self.runs]
-        scored = [trial.scores(torch.stack([t[:, n] for t in tables.values()], 1)) for n, trial in enumerate(trials)]
-        self._measured = {
-            f"{kind}/{name}": torch.stack([found[name][row] for found, _ in scored])
-            for row, kind in enumerate(tables)
-            for name in scored[0][0]
-        }
-        return torch.stack([losses[0] for _, losses in scored])
+        self._measured, losses = {}, {}
+        for kind, (tables, marks) in tried.items():
+            scored = [trial.scores(tables[:, n : n + 1], marks) for n, trial in enumerate(trials)]
+            names = scored[0][0]
+            self._measured |= {f"{kind}/{name}": torch.cat([found[name] for found, _ in scored]) for name in names}
+            losses[kind] = torch.cat([last for _, last in scored])
+        return losses["fresh"]
 
     # -- what is kept ------------------------------------------------------------------------------------
 

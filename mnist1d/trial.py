@@ -58,23 +58,24 @@ class Trial:
             for name in ("train", "val", "test")
         }
 
-    def scores(self, functions: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def scores(self, functions: Tensor, marks: Sequence[tuple[str, int]]) -> tuple[dict[str, Tensor], Tensor]:
         """How nets with `functions` do, each at the rate that is best on validation data; ties go to the lower one.
 
         Args:
             functions: tables ``[4, F, pieces]``.
+            marks: endings of names and the numbers of steps they stand for, ascending, as `task.marks` has them.
 
         Returns:
-            ``acc``, test accuracy, and ``lr``, the chosen rate, after `task.trial_steps`, ``acc_long`` and ``lr_long``
-            after `task.long_trial_steps`, ``[F]`` each; and the last losses ``[F]``.
+            For every mark ``acc``, test accuracy, and ``lr``, the chosen rate, with its ending, ``[F]`` each; and the
+            last losses ``[F]``.
         """
         rates = torch.tensor(self.task.trial_lrs, dtype=torch.float64)
         tables = functions.repeat_interleave(len(rates), 1)  # [4, F · rates, pieces]
         rule = rule_of(self.run, rates.to(functions).repeat(functions.shape[1]))
-        nets, noise, batches = self._begin(tables.shape[1])
+        nets, noise, batches = self._begin(tables.shape[1], marks[-1][1])
         found: dict[str, Tensor] = {}
         start = 0
-        for ending, stop in self.task.marks:
+        for ending, stop in marks:
             nets = nets.train(tables, noise[:, start:stop], map(batches, range(start, stop)), rule)
             best = self._accuracy(nets, tables, "val").view(-1, len(rates)).argmax(1, keepdim=True)
             test = self._accuracy(nets, tables, "test").view(-1, len(rates))
@@ -82,11 +83,11 @@ class Trial:
             start = stop
         return found, nets.losses[-1].view(-1, len(rates)).gather(1, best).squeeze(1)
 
-    def _begin(self, size: int) -> tuple[Nets, Tensor, Batches]:
+    def _begin(self, size: int, steps: int) -> tuple[Nets, Tensor, Batches]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             net = flat_net(self.run).to(self.device)
-        shape = self.task.marks[-1][1], self.run.model.options["hidden"]
+        shape = steps, self.run.model.options["hidden"]
         noise = 2 * torch.rand(shape, generator=member_generator(self.seed, "noise")) - 1
         noise = (self.task.hidden_noise * noise).to(self.device)
         x, y = self.splits["train"]

@@ -124,10 +124,9 @@ def test_the_artifact_is_the_function(make_run: MakeRun) -> None:
 
 def test_trials_follow_the_trainings_and_choose_among_the_rates(make_run: MakeRun) -> None:
     module = learned([make_run(*SMALL)])
-    for kind in ("fresh", "spline"):
-        for ending in ("", "_long"):
-            assert [step for step, _ in module.histories[0].metrics[f"{kind}/acc{ending}"]] == [3, 4]
-            assert set(values(module, 0, f"{kind}/lr{ending}")) <= {0.01, 0.1}
+    for kind, ending in (("fresh", ""), ("fresh", "_long"), ("spline", "")):
+        assert [step for step, _ in module.histories[0].metrics[f"{kind}/acc{ending}"]] == [3, 4]
+        assert set(values(module, 0, f"{kind}/lr{ending}")) <= {0.01, 0.1}
     mean = sum(values(module, 0, "fresh/acc")) / 2
     assert module.finals(0)["fresh/acc_mean"] == pytest.approx(mean)
     assert module.finals(0)["test/acc_final"] == values(module, 0, "test/acc")[-1]

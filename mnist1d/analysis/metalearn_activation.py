@@ -360,7 +360,7 @@ def _fit_lines(ax: Axes) -> None:
     """Limit an axis to its lines, with a margin: intervals of few seeds would press them flat."""
     heights = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.lines])
     low, high, (bottom, top) = np.nanmin(heights), np.nanmax(heights), ax.get_ylim()
-    margin = 0.2 * (high - low)
+    margin = 0.2 * (high - low) or 0.1
     ax.set_ylim(max(bottom, low - margin), min(top, high + margin))
 
 

@@ -20,7 +20,7 @@ from mnist1d.analysis.page import NoRuns, Page
 from mnist1d.analysis.read import Runs
 
 SEEDS = (0, 1, 2)
-TRIALS = {1000: 0.0, 1001: 2.0, 1002: -1.0}  # seed -> points that every function is better there
+TRIALS = {1000: 0.0, 1001: 8.0, 1002: -2.0}  # seed -> points that every function is better there
 TRAININGS = 12
 X = np.linspace(-5, 5, 401)
 CURVES = {"reference": X**3 / 27 - X, "corrected": X**2 / 8}  # two extrema, at -3 and 3; one, at 0
@@ -213,9 +213,9 @@ def test_a_seed_that_lacks_a_standard_function_has_no_gain() -> None:
 def test_functions_of_an_arm_are_averaged_within_a_trial(whole: Page) -> None:
     tried = whole.statistics["tried"]
     assert tried(arm="corrected").to_dict() == pytest.approx({seed: 64 + draw for seed, draw in TRIALS.items()})
-    assert tried(arm="spline of corrected").tolist() == pytest.approx([63.5, 65.5, 62.5])
+    assert tried(arm="spline of corrected").tolist() == pytest.approx([63.5, 71.5, 61.5])
     assert tried(arm="corrected", over="spline of corrected").to_dict() == pytest.approx(dict.fromkeys(TRIALS, 0.5))
-    assert tried(arm="reference", length="long").tolist() == pytest.approx([70, 72, 69])
+    assert tried(arm="reference", length="long").tolist() == pytest.approx([70, 78, 68])
 
 
 def test_the_best_standard_function_is_chosen_by_its_mean_for_each_length(whole: Page) -> None:
@@ -228,11 +228,11 @@ def test_the_best_standard_function_is_chosen_by_its_mean_for_each_length(whole:
 def test_trials_are_paired_by_their_number_where_one_is_missing() -> None:
     runs = runs_of(full())
     for metric in ("fresh/acc", "fresh/lr"):
-        runs.histories[metric].loc["sine 0 corrected []", 1] = np.nan
+        runs.histories[metric].loc["sine 0 corrected []", 2] = np.nan  # the easy one: its mean falls below ReLU's
     tried = metalearn_activation.page(runs).statistics["tried"]
-    assert tried(arm="sine").to_dict() == pytest.approx({1001: 63, 1002: 60})
-    assert tried(arm="reference", over="sine").to_dict() == pytest.approx({1001: 4, 1002: 4})
-    assert tried(arm="reference", over="best").index.tolist() == [1001, 1002]  # ReLU's 1000 is not weighed against them
+    assert tried(arm="sine").to_dict() == pytest.approx({1000: 61, 1002: 59})
+    assert tried(arm="reference", over="sine").to_dict() == pytest.approx({1000: 4, 1002: 4})
+    assert tried(arm="reference", over="best").to_dict() == pytest.approx({1000: 4, 1002: 4})
 
 
 def test_what_was_not_tried_has_no_value(whole: Page) -> None:
@@ -278,7 +278,7 @@ def test_a_table_for_each_length_of_trials(whole: Page) -> None:
     assert short["learned, reference"][lead] == "+4.0 ± 0.0"
     assert (short["sine"][lead], short["relu"][lead]) == ("–", "-2.0 ± 0.0")
     assert (long["sine"][lead], long["relu"][lead]) == ("-4.0 ± 0.0", "–")
-    assert short["learned, corrected"]["functions"] == "3: 63.3–65.3"
+    assert short["learned, corrected"]["functions"] == "3: 65.0–67.0"
     assert short["sine"]["functions"] == "1"
     assert {row["learning rate"] for row in short.values()} == {"0.02"}
 

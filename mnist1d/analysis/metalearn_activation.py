@@ -291,7 +291,7 @@ def trial_table(done: pd.DataFrame, trials: pd.DataFrame, length: str) -> Table:
 def _rate(done: pd.DataFrame, chosen: pd.Series) -> str:
     """The median, which is one of the grid; marked where a better one may lie beyond the grid's end."""
     grid = sorted(done["task.trial_lrs"].iloc[0])
-    median = f"{chosen.quantile(interpolation='lower'):g}"  # recorded in single precision, so compared as text
+    median = f"{chosen.quantile(interpolation='lower'):g}"  # compared as text: it may have been single precision
     return f"{median}{'*' * (median in (f'{grid[0]:g}', f'{grid[-1]:g}'))}"
 
 

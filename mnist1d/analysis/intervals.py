@@ -219,10 +219,10 @@ def span(counts: Iterable[int]) -> str:
     return str(min(known)) if len(known) == 1 else f"{min(known)}–{max(known)}"
 
 
-def basis(counts: Iterable[int]) -> str:
-    """What the lines and bars of a figure are, from how many seeds each of them has."""
+def basis(counts: Iterable[int], unit: str = "seed") -> str:
+    """What the lines and bars of a figure are, from how many seeds, or other units, each of them has."""
     n = span(counts)
-    return "one seed, so no intervals" if n in ("0", "1") else f"mean over n = {n} seeds with its 95% t interval"
+    return f"one {unit}, so no intervals" if n in ("0", "1") else f"mean over n = {n} {unit}s with its 95% t interval"
 
 
 class _Bootstrap:

@@ -185,6 +185,13 @@ MESSAGES = {
         "hydra.sweeper.max_batch_size=two  Value 'two' of type 'str' could not be converted to Integer"
     ),
     "hydra/launcher=basic hydra.launcher.x=1": "hydra.launcher.x=1  no such key",
+    "~hydra.sweeper.grids.tried": (
+        "~hydra.sweeper.grids.tried  Could not delete from config. 'hydra.sweeper.grids.tried' does not exist."
+    ),
+    "experiment=metalearn_activation hydra.sweeper.grids.correct.seed=3": (
+        "hydra.sweeper.grids.correct.seed=3  no such key; nearest: hydra.sweeper.grids.reference.seed, "
+        "hydra.sweeper.grids.corrected.seed, hydra.sweeper.grids.standard.seed"
+    ),
     "~hydra.sweep": "~hydra.sweep  HydraConf (DictConfig) does not support deletion",
     "seed@foo=3": "seed@foo=3  keys and groups stay in their place: leave out the @",
     "model@foo=cnn": "model@foo=cnn  keys and groups stay in their place: leave out the @",
@@ -233,6 +240,7 @@ def test_a_fault_is_told_in_these_words(command: str, capsys: pytest.CaptureFixt
         "-m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15",
         "-m experiment=classification profile=smoke",
         "experiment=classification seed=0 model=mlp",
+        "experiment=metalearn_activation ~hydra.sweeper.grids.tried hydra.sweeper.grids.corrected.seed=3",
         "-m model=cnn model.channels=range(2,6) seed=0,1 hydra/launcher=basic",
         "++seed=3 data={num_samples:50,batch_size:40}",
         "data.max_translation=72 data.chunk_length=39 data.feature_order=chunk_shuffled",

@@ -168,7 +168,7 @@ class Examination:
     def examine(self, overrides: "list[Override]", multirun: bool) -> None:
         """Note all faults of `overrides`."""
         sound = [override for override in overrides if self._is_sound(override)]
-        self._accept_hydra([override for override in sound if override.is_hydra_override()])
+        self._accept_hydra([override for override in sound if override.is_hydra_override()], self._experiment(sound))
         typed = self._settings(override for override in sound if not override.is_hydra_override())
         master = self._master(typed)
         if multirun or str(master.hydra.mode).endswith("MULTIRUN"):
@@ -201,25 +201,31 @@ class Examination:
         elif override.is_interval_sweep():
             yield Fault(key, typed, "an interval has no list of values", "a,b,c or range(start,stop,step)")
 
-    def _accept_hydra(self, overrides: "list[Override]") -> None:
-        """Keep those of Hydra's own settings that it can compose; its groups decide which keys there are."""
+    def _experiment(self, overrides: "list[Override]") -> list[str]:
+        """The experiment asked for, as it was typed: its file brings settings of Hydra's own."""
+        asked = [override for override in overrides if override.key_or_group == "experiment"]
+        known = self.composer.options("experiment")
+        return [str(o.input_line) for o in asked if not o.is_sweep_override() and o.value() in known][:1]
+
+    def _accept_hydra(self, overrides: "list[Override]", experiment: list[str]) -> None:
+        """Keep those of Hydra's own settings that it can compose; its groups and the experiment decide on the keys."""
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
         for override in sorted(overrides, key=lambda override: not self.composer.is_group(override.key_or_group)):
             hydra = [*self.hydra, str(override.input_line)]
             try:
-                self.composer.base("config", hydra)
+                self.composer.base("config", [*hydra, *experiment])
                 self.hydra = hydra
             except (HydraException, OmegaConfBaseException) as error:
-                self.found.append(self._hydra_fault(override, error))
+                self.found.append(self._hydra_fault(override, error, experiment))
 
-    def _hydra_fault(self, override: "Override", error: Exception) -> Fault:
+    def _hydra_fault(self, override: "Override", error: Exception, experiment: list[str]) -> Fault:
         from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
         key, value = override.get_key_element(), Absent if override.is_delete() else _typed(override)
         if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
-            known = self.composer.base("config", self.hydra).hydra_keys
+            known = self.composer.base("config", [*self.hydra, *experiment]).hydra_keys
             return Fault(key, value, "no such key", nearest=nearest(override.key_or_group, known))
         return Fault(key, value, _first_line(error.__cause__ or error))
 

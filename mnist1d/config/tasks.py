@@ -26,6 +26,11 @@ class Task(Section):
         del batch_size
         return max_steps
 
+    @property
+    def unrolled(self) -> int:
+        """Steps that are kept in memory to go back through."""
+        return 0
+
 
 class Classification(Task):
     """Classify digits."""
@@ -90,13 +95,18 @@ class MetalearnLr(Task):
     inner_steps: Positive = Field(description="steps of gradient descent in each training")
     outer_lr: Size = Field(description="learning rate of the learning rate, which starts at optimizer.lr")
     differentiation: Literal["reverse", "forward"] = Field(
-        description="through the training backwards, or forward in constant memory"
+        description="along with the training, in constant memory, or in reverse, as the reference"
     )
 
     def work(self, max_steps: int, batch_size: int) -> float:
-        """Every step is a training, and differentiating it takes as long again."""
+        """Every step is a training, and its derivative takes as long again."""
         del batch_size
         return 2 * max_steps * self.inner_steps
+
+    @property
+    def unrolled(self) -> int:
+        """A whole training, if it is differentiated in reverse."""
+        return self.inner_steps if self.differentiation == "reverse" else 0
 
 
 class Contrastive(Task):

@@ -286,8 +286,8 @@ def change_table(table: pd.DataFrame) -> Table:
         "Best and learned rates under changes: mean ± half of the 95% interval over n seeds",
         ("change", "best fixed rate", "range over seeds", "n", "learned from", "ends at / best", "reach it"),
         tuple(rows),
-        f"Outer rate {OUTER:g}. Ratios: geometric means, without rates that ran away by a factor of {LOST:g} or more; reach "
-        f"it: how many of all end within {100 * NEAR:g}% of their own best. A seed of data is one of the samples.",
+        f"Outer rate {OUTER:g}. Ratios: geometric means, without rates that ran away by a factor of {LOST:g} or more; "
+        f"reach it: how many of all end within {100 * NEAR:g}% of their own best. Seeds of data are of the samples.",
     )
 
 

@@ -27,7 +27,7 @@ class Pass:
     Attributes:
         x: inputs ``[N, batch, length]``.
         z, hidden: hidden units before and after the activation, ``[N, batch, hidden]``.
-        log_p: logarithms of the probabilities, ``[N, batch, classes]``.
+        p: probabilities, ``[N, batch, classes]``.
         to_logits, to_hidden, to_z: derivatives of the loss, of the shapes of what they are by.
         loss: mean cross-entropy, ``[N]``.
     """
@@ -35,7 +35,7 @@ class Pass:
     x: Tensor
     z: Tensor
     hidden: Tensor
-    log_p: Tensor
+    p: Tensor
     to_logits: Tensor
     to_hidden: Tensor
     to_z: Tensor
@@ -49,9 +49,10 @@ class Pass:
         logits = _affine(params, "linear2", hidden)
         log_p = logits - logits.logsumexp(-1, keepdim=True)
         loss = (log_p * targets).sum((1, 2)) / -x.shape[1]
-        to_logits = (log_p.exp() - targets) / x.shape[1]
+        p = log_p.exp()
+        to_logits = (p - targets) / x.shape[1]
         to_hidden = to_logits.bmm(params["linear2.weight"])
-        return cls(x, z, hidden, log_p, to_logits, to_hidden, to_hidden * activation.derivative(z), loss)
+        return cls(x, z, hidden, p, to_logits, to_hidden, to_hidden * activation.derivative(z), loss)
 
     @property
     def gradient(self) -> Params:
@@ -64,8 +65,8 @@ class Pass:
         slope, bend = _derivatives(activation, self.z, z)
         hidden = slope * z
         logits = _affine(along, "linear2", self.hidden).baddbmm(hidden, params["linear2.weight"].mT)
-        by_p = self.log_p.exp() * logits
-        to_logits = (by_p - self.log_p.exp() * by_p.sum(-1, keepdim=True)) / self.x.shape[1]
+        by_p = self.p * logits
+        to_logits = (by_p - self.p * by_p.sum(-1, keepdim=True)) / self.x.shape[1]
         to_hidden = to_logits.bmm(params["linear2.weight"]).baddbmm(self.to_logits, along["linear2.weight"])
         to_z = to_hidden * slope + self.to_hidden * bend
         gradient = _by_parameter(to_z, self.x, to_logits, self.hidden)

@@ -4,6 +4,7 @@ python -m bench               all tables, about eight minutes
 python -m bench steps=MLP     only the rows of the first table whose name holds MLP, printed, nothing written
 python -m bench experiments   only the tables about the experiments, two to three minutes, printed, nothing written
 python -m bench procedures    only the table about lottery tickets and SimCLR, under a minute, printed, nothing written
+python -m bench metalearning  only the table about metalearning a learning rate, a minute, printed, nothing written
 """
 
 import datetime
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bench import data, experiments, main_job, make_run, overhead, procedures
+from bench import data, experiments, main_job, make_run, metalearning, overhead, procedures
 from bench.steps import CASES, Result, measure
 from mnist1d import provenance
 from mnist1d.fit import quiet
@@ -68,6 +69,9 @@ def main() -> None:
     if sys.argv[1:] == ["procedures"]:
         print(procedures.section(timed_procedures(), markdown))
         return
+    if sys.argv[1:] == ["metalearning"]:
+        print(metalearning.section(timed_metalearning(), markdown))
+        return
     wanted = sys.argv[1].removeprefix("steps=") if len(sys.argv) > 1 else ""
     rows = []
     for case in CASES:
@@ -77,7 +81,8 @@ def main() -> None:
     if wanted:
         print(markdown(rows))
         return
-    write(rows, whole_experiments(), timed_procedures(), data.measure(), *overhead_figures(), *main_job.measure())
+    sections = (whole_experiments(), timed_procedures(), timed_metalearning())
+    write(rows, *sections, data.measure(), *overhead_figures(), *main_job.measure())
 
 
 def whole_experiments() -> dict[str, list[dict[str, Any]]]:
@@ -90,6 +95,11 @@ def timed_procedures() -> dict[str, Any]:
     return procedures.figures(map(procedures.measure, procedures.PROCEDURES))
 
 
+def timed_metalearning() -> dict[str, Any]:
+    """The figures of `metalearning`."""
+    return metalearning.figures(metalearning.measure(), metalearning.measure_whole())
+
+
 def overhead_figures() -> tuple[float, float]:
     """Milliseconds per run-step of the bare loop, and the ratio of the recorded fit to it."""
     bare, full = overhead.measure(make_run, turns=5)
@@ -100,6 +110,7 @@ def write(
     rows: list[dict[str, Any]],
     whole: dict[str, list[dict[str, Any]]],
     timed: dict[str, Any],
+    learned: dict[str, Any],
     samples: dict[str, int],
     bare: float,
     ratio: float,
@@ -112,6 +123,7 @@ def write(
         "milliseconds per step per run": rows,
         "experiments": whole,
         "lottery tickets and SimCLR": timed,
+        "metalearning a learning rate": learned,
         "samples per second": samples,
         "Lightning and tracking over the bare stacked loop": round(ratio, 3),
         "main job, ten seeds, seconds": {"plain script": round(plain_s, 1), "train.py": round(ours_s, 1)},
@@ -144,7 +156,8 @@ A 2000-step fit of 20 MLPs, evaluated nine times, each run recorded in MLflow wi
 plain-loop script {plain_s:.0f} s, `train.py` {ours_s:.0f} s, ratio {plain_s / ours_s:.1f}.
 
 {experiments.section(whole, markdown)}
-{procedures.section(timed, markdown)}"""
+{procedures.section(timed, markdown)}
+{metalearning.section(learned, markdown)}"""
     (DOCS / "bench.md").write_text(page)
     print(page)
 

@@ -4,7 +4,7 @@ The paper's metalearning of a learning rate, `metalearn-learn-rate.ipynb`.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from mnist1d.stack import StackedModel, build_member
 class OneHotData(StackData):
     """Mini-batches with one-hot labels ``[N, batch, classes]``, float."""
 
-    @property
+    @cached_property  # every training asks for it
     def training(self) -> tuple[Tensor, Tensor]:
         """Inputs ``[N or 1, rows, length]`` and one-hot labels ``[N or 1, rows, classes]``."""
         x, y = super().training
@@ -72,7 +72,7 @@ class StackedMetalearnLr(StackedProblem):
         return torch.stack(losses)
 
     def _step(self) -> Tensor:
-        done, slope = by_rate(self._train, self.rate, self._task.differentiation)
+        done, slope = self._train()
         self.rate.grad = self.outer_lr * slope
         self.optimizer.step()
         with torch.no_grad():
@@ -81,11 +81,15 @@ class StackedMetalearnLr(StackedProblem):
         self._last = {"meta/loss": done.losses, "inner/loss": done.last}
         return done.losses
 
-    def _train(self, rate: Tensor) -> Training:
+    def _train(self) -> tuple[Training, Tensor]:
         net = self.model.template
         assert isinstance(net, Shallow)
         initial = {name: param.detach() for name, param in self.initial.params.items()}
-        return descend(initial, rate, net.activation, self._mini_batches())
+        with torch.no_grad():
+            if not self.outer_lr.any():  # nothing moves: no derivative is needed
+                done = descend(initial, self.rate, net.activation, self._mini_batches())
+                return done, torch.zeros_like(self.rate)
+        return by_rate(initial, self.rate, net.activation, self._mini_batches(), self._task.differentiation)
 
     def _mini_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         batches = self.data.batches()  # from the start: the generators too

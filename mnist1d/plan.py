@@ -47,6 +47,7 @@ LABELS = frozenset(
         "profile",
         "trainer.accelerator",
         "trainer.checkpoint_seconds",
+        "trainer.may_diverge",
         "trainer.memory",
         "trainer.stack",
         "trainer.threads",

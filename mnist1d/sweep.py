@@ -41,7 +41,7 @@ class Sweep:
     Attributes:
         stacks: the runs, packed.
         objective: `test/acc_final` by run, nan while unknown or failed.
-        failures: names of the runs that failed.
+        failures: names of the runs that failed, but for those that were free to diverge and did.
 
     Raises:
         TrackingError: on entering, if the store cannot be used.
@@ -55,6 +55,7 @@ class Sweep:
         self.stacks = plan(runs, most_members(runs))
         self.results: list[dict[str, float] | None] = [None] * len(runs)
         self._reasons: dict[int, str] = {}  # why a run has no result
+        self._diverged: set[int] = set()  # those of them that trainer.may_diverge lets pass
         self._ids: dict[int, str] = {}  # MLflow's ids of the runs that have begun
         self._ended: set[int] = set()
         self._interrupted = False
@@ -72,8 +73,12 @@ class Sweep:
 
     @property
     def failures(self) -> list[str]:
-        """Names of the failed runs."""
-        return [self.names[index] for index in sorted(self._reasons)]
+        """Names of the runs that failed and were not meant to."""
+        return [self.names[index] for index in self._failed]
+
+    @property
+    def _failed(self) -> list[int]:
+        return sorted(self._reasons.keys() - self._diverged)
 
     def __enter__(self) -> "Sweep":
         tracking = self.runs[0].tracking
@@ -102,7 +107,7 @@ class Sweep:
         rows = summary.summarise(self.flats, self.results)
         if self._parent is not None:
             rows = self._recorder.rows(self._parent)  # of all jobs of the command line, also of earlier calls
-            status: Status = "KILLED" if kind else "FAILED" if self._reasons else "FINISHED"
+            status: Status = "KILLED" if kind else "FAILED" if self._failed else "FINISHED"
             self._recorder.close_sweep(self._parent, rows, status)
         self._show(rows)
 
@@ -155,6 +160,8 @@ class Sweep:
         resources = {"wall_seconds": wall, "cpu_seconds": cpu / len(stack)}
         for n, (index, history) in enumerate(zip(stack.indices, module.histories, strict=True)):
             if history.failure is not None:
+                if self.runs[index].trainer.may_diverge:
+                    self._diverged.add(index)
                 self._end(index, "FAILED", history.failure, resources)
             else:
                 self.results[index] = module.finals(n)
@@ -184,7 +191,8 @@ class Sweep:
 
     def _show(self, rows: Sequence[summary.Row]) -> None:
         self._terminal.table(rows)
-        self._terminal.failures([(self.names[index], why) for index, why in sorted(self._reasons.items())])
+        self._terminal.failures([(self.names[index], self._reasons[index]) for index in self._failed])
+        self._terminal.diverged(len(self._diverged))
         name = self._title if self._parent else self.names[0]
         place = self.runs[0].tracking
         self._terminal.where(uri=place.uri, experiment=place.experiment, sweep=name, commands=self._next_commands())
@@ -197,8 +205,8 @@ class Sweep:
             return [
                 shlex.join(["python", "train.py", *["-m"] * (self._parent is not None), *self.hydra.overrides.task])
             ]
-        if self._reasons:
-            return [self._command(self.flats[index]) for index in sorted(self._reasons)[:MOST_COMMANDS]]
+        if self._failed:
+            return [self._command(self.flats[index]) for index in self._failed[:MOST_COMMANDS]]
         if experiment is not None:
             return [f"python analyze.py experiment={experiment} tracking.uri={shlex.quote(place.uri)}"]
         if len({run.seed for run in self.runs}) == 1:

@@ -110,6 +110,12 @@ class Terminal:
         if len(failed) > MOST_FAILURES:
             self._say(f"  … and {len(failed) - MOST_FAILURES} more, each with its reason in the UI")
 
+    def diverged(self, runs: int) -> None:
+        """How many runs diverged that were free to; nothing when there are none."""
+        if runs:
+            why = "each is FAILED with its step, and a result (trainer.may_diverge)"
+            self._say(f"{_count(runs, 'run')} diverged, as expected here: {why}")
+
     def where(self, *, uri: str, experiment: str, sweep: str, commands: Sequence[str] = ()) -> None:
         """Where to look and what to do next.
 

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from bench import CONF, experiments, make_run, procedures
+from bench import CONF, experiments, make_run, metalearning, procedures
 from bench.__main__ import markdown, row
 from bench.experiments import Case as Experiment
 from bench.experiments import Estimate, Point, between, evaluated_rows, idle_work, measure_points, runs_of, total
 from bench.overhead import measure as measure_overhead
 from bench.plain import plain_loop, plain_run
 from bench.procedures import PROCEDURES, Procedure, Result, Sides
-from bench.steps import CASES, Case, block_loop, measure, stacked_loop
+from bench.steps import CASES, Case, begun, block_loop, measure, stacked_loop
 from bench.timing import Timing, Variant, side_by_side
 from mnist1d.config import Run, check
+from mnist1d.metalearn_lr import StackedMetalearnLr
 from mnist1d.plan import fingerprint
 
 
@@ -269,3 +270,27 @@ def test_the_section_has_a_row_per_procedure_and_the_probes() -> None:
     text = procedures.section(procedures.figures([result]), markdown)
     assert "| SimCLR training | 5 | 8 | 4 | 2 | 4 | 4.0 | 2.0 | 2.0 | 4 | 1000 | 8 | 4 | 2 |" in text
     assert "take 16% of" in text
+
+
+# -- metalearning a learning rate ------------------------------------------------------------------------
+
+
+def test_the_reference_learns_the_rates_that_ours_learns() -> None:
+    (run, _), module = metalearning.runs_of(2), begun(metalearning.runs_of(2))
+    module.train_block(range(2))
+    assert isinstance(module, StackedMetalearnLr)
+    assert metalearning.reference_loop(run)(2) == pytest.approx(float(module.rate[0].detach()), abs=1e-5)
+
+
+def test_every_way_of_learning_a_rate_is_timed_and_shown() -> None:
+    timings = metalearning.measure(turns=1, seconds=1e-6, members=3)
+    assert [timing.name for timing in timings] == ["as the reference", "both starts stacked", "stack of 3"]
+    made_up = [Timing(timing.name, [value]) for timing, value in zip(timings, (300.0, 30.0, 10.0), strict=True)]
+    text = metalearning.section(metalearning.figures(made_up, (31.0, 5.04)), markdown)
+    assert "| both starts stacked | 30.0 | 10.0 |" in text
+    assert "plain script 31.0 s without evaluations, and\n`train.py` 5.0 s" in text
+
+
+def test_the_job_of_both_starts_is_the_papers() -> None:
+    check(["-m", *metalearning.OURS])
+    assert [run.optimizer.lr for run in metalearning.runs_of(2)] == [1.5, 0.15]

@@ -1,5 +1,7 @@
 """A learning rate learned through whole trainings: the reference's numbers, exact slopes, divergence told."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -7,14 +9,17 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state
 
+from bench.steps import begun
 from mnist1d.config import ConfigError, Run
 from mnist1d.config.schema import Architecture
+from mnist1d.cost import measure_member, most_members
 from mnist1d.fit import fit_once, quiet
-from mnist1d.hypergradient import Params, Training, by_rate, descend, loss_and_gradient
+from mnist1d.hypergradient import Differentiation, Params, Pass, Training, by_rate, descend
 from mnist1d.metalearn_lr import StackedMetalearnLr
 from mnist1d.models import Shallow
-from mnist1d.models.activation import ACTIVATIONS
-from mnist1d.plan import Stack, plan
+from mnist1d.models.activation import ACTIVATIONS, Activation
+from mnist1d.plan import Stack, plan, signature
+from tests.conftest import ROOT
 
 MakeRun = Callable[..., Run]
 
@@ -64,38 +69,102 @@ def batch(size: int = 3, rows: int = 8) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", ["tanh", "elu", "swish"])
 def test_the_gradient_by_hand_is_that_of_the_plain_module(name: str) -> None:
     (template, params), (x, targets) = net(name), batch()
-    losses, gradient = loss_and_gradient(params, ACTIVATIONS[name], x, targets)
+    at = Pass.of(params, ACTIVATIONS[name], x, targets)
     for n in range(3):
         own = {key: value[n].clone().requires_grad_() for key, value in params.items()}
         loss = torch.nn.functional.cross_entropy(functional_call(template, own, (x[n],)), targets[n])
-        assert float(losses[n]) == pytest.approx(float(loss.detach()))
+        assert float(at.loss[n]) == pytest.approx(float(loss.detach()))
         for key, slope in zip(own, torch.autograd.grad(loss, list(own.values())), strict=True):
-            torch.testing.assert_close(gradient[key][n], slope)
+            torch.testing.assert_close(at.gradient[key][n], slope)
 
 
 # -- slopes through a training ----------------------------------------------------------------------------
 
 
-def training(name: str = "tanh", steps: int = 20) -> Callable[[Tensor], Training]:
-    (_, params), batches = net(name), [batch() for _ in range(steps)]
-    return lambda rate: descend(params, rate, ACTIVATIONS[name], batches)
+Problem = tuple[Params, Activation, list[tuple[Tensor, Tensor]]]
 
 
-@pytest.mark.parametrize("name", ["tanh", "swish"])
+def problem(name: str = "tanh", steps: int = 20) -> Problem:
+    return net(name)[1], ACTIVATIONS[name], [batch() for _ in range(steps)]
+
+
+def slope_of(problem: Problem, rate: Tensor, how: Differentiation) -> tuple[Training, Tensor]:
+    params, activation, batches = problem
+    return by_rate(params, rate, activation, batches, how)
+
+
+@pytest.mark.parametrize("name", ["tanh", "swish", "relu", "sine"])
 def test_slopes_are_finite_differences_backwards_and_forwards(name: str) -> None:
-    train, rate, step = training(name), torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64), 1e-5
-    expected = (train(rate + step).losses - train(rate - step).losses) / (2 * step)
+    (params, activation, batches), step = problem(name), 1e-5
+    rate = torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64)
+    above, below = (descend(params, rate + shift, activation, batches).losses for shift in (step, -step))
+    plain = descend(params, rate, activation, batches)
     for how in ("reverse", "forward"):
-        done, slope = by_rate(train, rate, how)  # type: ignore[arg-type]
-        torch.testing.assert_close(slope, expected, rtol=1e-6, atol=1e-8)
-        torch.testing.assert_close(done.losses, train(rate).losses)
+        done, slope = by_rate(params, rate, activation, batches, how)  # type: ignore[arg-type]
+        torch.testing.assert_close(slope, (above - below) / (2 * step), rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(done.losses, plain.losses)
+        torch.testing.assert_close(done.last, plain.last)
+        torch.testing.assert_close(done.params, plain.params)
         assert not any(value.requires_grad for value in (done.losses, done.last, *done.params.values()))
 
 
-def test_forward_and_reverse_agree_to_rounding() -> None:
-    train, rate = training(steps=200), torch.tensor([0.05, 0.3, 0.9], dtype=torch.float64)
-    (_, backwards), (_, alongside) = by_rate(train, rate, "reverse"), by_rate(train, rate, "forward")
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_forward_and_reverse_agree_to_rounding(name: str) -> None:
+    through, rate = problem(name, steps=200), torch.tensor([0.05, 0.3, 0.9], dtype=torch.float64)
+    (_, backwards), (_, alongside) = slope_of(through, rate, "reverse"), slope_of(through, rate, "forward")
     torch.testing.assert_close(backwards, alongside, rtol=1e-9, atol=1e-12)
+
+
+GROWTH = """
+import resource, sys
+import torch
+from tests.test_metalearn_lr import batch, net
+from mnist1d.hypergradient import by_rate
+from mnist1d.models.activation import ACTIVATIONS
+
+torch.set_num_threads(1)
+_, params = net("tanh", size=200)
+mini, rate = batch(200), torch.full((200,), 0.1, dtype=torch.float64)
+
+def peak(how, steps):
+    by_rate(params, rate, ACTIVATIONS["tanh"], (mini for _ in range(steps)), how)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**20
+
+first = peak("forward", 50)
+print(peak("forward", 2000) - first, peak("reverse", 400) - first)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the peak is read from resource, which Windows lacks")
+def test_memory_does_not_grow_with_the_training_forwards() -> None:
+    done = subprocess.run([sys.executable, "-c", GROWTH], cwd=ROOT, capture_output=True, text=True, check=True)
+    forward, reverse = map(float, done.stdout.split())  # MiB that the peak grew by
+    assert forward < 8
+    assert reverse > 100  # so many steps do weigh something
+
+
+def test_a_training_differentiated_in_reverse_counts_when_stacks_are_cut(make_run: MakeRun) -> None:
+    runs = {how: make_run(*TASK, *QUIET, f"task.differentiation={how}") for how in ("forward", "reverse")}
+    small, large = (most_members([run])[signature(run)] for run in runs.values())
+    assert small > large
+    held = measured_graph(runs["reverse"])
+    assert measure_member(runs["reverse"]).kept - measure_member(runs["forward"]).kept == pytest.approx(held, rel=0.3)
+
+
+def measured_graph(run: Run) -> int:
+    """Bytes that autograd keeps of one member's training, storages counted once."""
+    alive: list[Tensor] = []  # or their places are used again
+
+    def note(tensor: Tensor) -> Tensor:
+        alive.append(tensor)
+        return tensor
+
+    module = begun([run])
+    known = {x.untyped_storage().data_ptr() for x in module.data.training}
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        module.train_block(range(1))
+    storages = {storage.data_ptr(): storage.nbytes() for storage in map(Tensor.untyped_storage, alive)}
+    return sum(size for pointer, size in storages.items() if pointer not in known)
 
 
 # -- the reference's numbers ------------------------------------------------------------------------------
@@ -135,6 +204,11 @@ def test_every_training_starts_from_the_same_weights_and_batches(make_run: MakeR
     still = learned([make_run(*SMALL, "task.outer_lr=0", "data.batch_order=shuffled")])
     assert len(set(values(still, 0, "meta/loss"))) == 1
     assert values(still, 0, "lr") == pytest.approx([0.01] * 3)
+
+
+def test_a_fixed_rate_is_trained_as_a_learned_one_before_its_first_step(make_run: MakeRun) -> None:
+    fixed, moved = (learned([make_run(*SMALL, f"task.outer_lr={rate}")]) for rate in (0, 0.3))
+    assert values(fixed, 0, "meta/loss")[0] == pytest.approx(values(moved, 0, "meta/loss")[0], rel=1e-5)
 
 
 def test_the_kept_weights_are_those_of_the_last_training(make_run: MakeRun) -> None:

@@ -105,7 +105,7 @@ def test_halves_keep_every_run(make_run: MakeRun) -> None:
 
 def test_the_memory_budget_cuts_stacks(make_run: MakeRun) -> None:
     member = measure_member(make_run("model=mlp"))
-    one = (member.working + member.data) / GIB
+    one = (member.working + member.kept) / GIB
     run = make_run("model=mlp", f"trainer.memory={3.5 * one}")
     assert most_members([run]) == {signature(run): 3}
     tiny = make_run("model=mlp", f"trainer.memory={one / 10}")

@@ -117,8 +117,16 @@ def test_failures_are_listed_with_reasons_up_to_twenty(screen: Screen) -> None:
     assert len(lines) == 22
 
 
+def test_runs_that_may_diverge_are_counted_apart(screen: Screen) -> None:
+    screen.terminal.diverged(3)
+    assert screen.lines() == [
+        "3 runs diverged, as expected here: each is FAILED with its step, and a result (trainer.may_diverge)"
+    ]
+
+
 def test_nothing_is_said_where_nothing_failed_or_ran(screen: Screen) -> None:
     screen.terminal.failures([])
+    screen.terminal.diverged(0)
     screen.terminal.table([])
     assert screen.lines() == []
 

@@ -170,6 +170,16 @@ def test_a_failed_run_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert Store(tmp_path).parent().info.status == "FAILED"
 
 
+def test_a_sweep_in_which_runs_may_diverge_ends_well_if_they_do(tmp_path: Path) -> None:
+    sweep = ("-m", "model=mlp", "optimizer=sgd", "optimizer.lr=0.1,1e30", "trainer.may_diverge=true")
+    done = train(tmp_path, *sweep, *SMALL)
+    assert done.returncode == 0
+    assert "1 run diverged, as expected here" in done.stdout
+    assert "failed:" not in done.stdout
+    assert Store(tmp_path).children()["mlp lr=1e+30"].info.status == "FAILED"
+    assert Store(tmp_path).parent().info.status == "FINISHED"
+
+
 OWN_MODEL = """
 from torch import nn
 
@@ -284,6 +294,14 @@ def test_the_command_to_go_on_with_runs_more_seeds(tmp_path: Path) -> None:
     again = train(tmp_path, *[argument.replace("20", "3") for argument in arguments])
     assert again.returncode == 0, again.stderr
     assert "3 runs · 1 setting" in again.stdout
+
+
+def test_what_breaks_is_a_failure_even_where_runs_may_diverge(own: Path, tmp_path: Path) -> None:
+    asked = ("--config-dir", str(own / "conf"), "model=mine", "model.broken=true", "trainer.may_diverge=true")
+    done = train(tmp_path, *asked, *SMALL, path=own)
+    assert done.returncode == 1
+    assert "1 run failed:" in done.stdout
+    assert "broken on purpose" in done.stdout
 
 
 def test_the_command_after_a_failure_trains_the_failed_run_alone(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ MISSING = "missing: "
 DESCRIPTIVE = (
     "trainer.accelerator",
     "trainer.checkpoint_seconds",
+    "trainer.may_diverge",
     "trainer.memory",
     "trainer.stack",
     "trainer.threads",

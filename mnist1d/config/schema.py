@@ -224,6 +224,7 @@ class Trainer(Section):
     matmul_precision: Literal["highest", "high", "medium"] = Field(
         description="of single-precision matrix products, as in torch.set_float32_matmul_precision"
     )
+    may_diverge: bool = Field(description="whether a run that stops being finite leaves the exit status at 0")
 
 
 class Tracking(Section):

@@ -29,6 +29,11 @@ class Task(Section):
         del batch_size
         return max_steps
 
+    @property
+    def unrolled(self) -> int:
+        """Steps that are kept in memory to go back through."""
+        return 0
+
 
 class Classification(Task):
     """Classify digits."""
@@ -93,13 +98,18 @@ class MetalearnLr(Task):
     inner_steps: Positive = Field(description="steps of gradient descent in each training")
     outer_lr: Size = Field(description="learning rate of the learning rate, which starts at optimizer.lr")
     differentiation: Literal["reverse", "forward"] = Field(
-        description="through the training backwards, or forward in constant memory"
+        description="along with the training, in constant memory, or in reverse, as the reference"
     )
 
     def work(self, max_steps: int, batch_size: int) -> float:
-        """Every step is a training, and differentiating it takes as long again."""
+        """Every step is a training, and its derivative takes as long again."""
         del batch_size
         return 2 * max_steps * self.inner_steps
+
+    @property
+    def unrolled(self) -> int:
+        """A whole training, if it is differentiated in reverse."""
+        return self.inner_steps if self.differentiation == "reverse" else 0
 
 
 class MetalearnActivation(Task):
@@ -141,6 +151,11 @@ class MetalearnActivation(Task):
         """Every step is a training; differentiating it takes as long again. A trial is a training at every rate."""
         del batch_size
         return 2 * max_steps * self.inner_steps + self.trials * len(self.trial_lrs) * self.marks[-1][1]
+
+    @property
+    def unrolled(self) -> int:
+        """A whole training, each step twice: what a table gives and RMSprop's means are kept beside the rest."""
+        return 2 * self.inner_steps if self.scale else 0
 
     def conflicts(self) -> Iterator[Fault]:
         if self.loss_window > self.inner_steps:

@@ -4,7 +4,7 @@ python -m bench               all tables, about eight minutes
 python -m bench steps=MLP     only the rows of the first table whose name holds MLP, printed, nothing written
 python -m bench experiments   only the tables about the experiments, two to three minutes, printed, nothing written
 python -m bench procedures    only the table about lottery tickets and SimCLR, under a minute, printed, nothing written
-python -m bench metalearning  only the table about metalearning a learning rate, a minute, printed, nothing written
+python -m bench metalearning  only the tables about metalearning, two minutes, printed, nothing written
 """
 
 import datetime
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bench import data, experiments, main_job, make_run, metalearning, overhead, procedures
+from bench import activation, data, experiments, main_job, make_run, metalearning, overhead, procedures
 from bench.steps import CASES, Result, measure
 from mnist1d import provenance
 from mnist1d.fit import quiet
@@ -70,7 +70,9 @@ def main() -> None:
         print(procedures.section(timed_procedures(), markdown))
         return
     if sys.argv[1:] == ["metalearning"]:
-        print(metalearning.section(timed_metalearning(), markdown))
+        rate, function = timed_metalearning()
+        print(metalearning.section(rate, markdown))
+        print(activation.section(function, markdown))
         return
     wanted = sys.argv[1].removeprefix("steps=") if len(sys.argv) > 1 else ""
     rows = []
@@ -81,7 +83,7 @@ def main() -> None:
     if wanted:
         print(markdown(rows))
         return
-    sections = (whole_experiments(), timed_procedures(), timed_metalearning())
+    sections = (whole_experiments(), timed_procedures(), *timed_metalearning())
     write(rows, *sections, data.measure(), *overhead_figures(), *main_job.measure())
 
 
@@ -95,9 +97,10 @@ def timed_procedures() -> dict[str, Any]:
     return procedures.figures(map(procedures.measure, procedures.PROCEDURES))
 
 
-def timed_metalearning() -> dict[str, Any]:
-    """The figures of `metalearning`."""
-    return metalearning.figures(metalearning.measure(), metalearning.measure_whole())
+def timed_metalearning() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The figures of `metalearning` and of `activation`."""
+    rate = metalearning.figures(metalearning.measure(), metalearning.measure_whole())
+    return rate, activation.figures(activation.measure())
 
 
 def overhead_figures() -> tuple[float, float]:
@@ -110,7 +113,8 @@ def write(
     rows: list[dict[str, Any]],
     whole: dict[str, list[dict[str, Any]]],
     timed: dict[str, Any],
-    learned: dict[str, Any],
+    rate: dict[str, Any],
+    function: dict[str, Any],
     samples: dict[str, int],
     bare: float,
     ratio: float,
@@ -123,7 +127,8 @@ def write(
         "milliseconds per step per run": rows,
         "experiments": whole,
         "lottery tickets and SimCLR": timed,
-        "metalearning a learning rate": learned,
+        "metalearning a learning rate": rate,
+        "metalearning an activation function": function,
         "samples per second": samples,
         "Lightning and tracking over the bare stacked loop": round(ratio, 3),
         "main job, ten seeds, seconds": {"plain script": round(plain_s, 1), "train.py": round(ours_s, 1)},
@@ -157,7 +162,8 @@ plain-loop script {plain_s:.0f} s, `train.py` {ours_s:.0f} s, ratio {plain_s / o
 
 {experiments.section(whole, markdown)}
 {procedures.section(timed, markdown)}
-{metalearning.section(learned, markdown)}"""
+{metalearning.section(rate, markdown)}
+{activation.section(function, markdown)}"""
     (DOCS / "bench.md").write_text(page)
     print(page)
 

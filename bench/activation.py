@@ -1,6 +1,6 @@
 """Metalearning an activation function: a training and its gradient as the reference takes them, and in our stacks.
 
-python -m bench activation   this table alone, printed; about two minutes
+`python -m bench metalearning` prints this table and that of `bench.metalearning`.
 """
 
 from collections.abc import Callable, Iterable

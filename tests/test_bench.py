@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import CONF, experiments, make_run, metalearning, procedures
+from bench import CONF, activation, experiments, make_run, metalearning, procedures
 from bench.__main__ import markdown, row
 from bench.experiments import Case as Experiment
 from bench.experiments import Estimate, Point, between, evaluated_rows, idle_work, measure_points, runs_of, total
@@ -294,3 +294,19 @@ def test_every_way_of_learning_a_rate_is_timed_and_shown() -> None:
 def test_the_job_of_both_starts_is_the_papers() -> None:
     check(["-m", *metalearning.OURS])
     assert [run.optimizer.lr for run in metalearning.runs_of(2)] == [1.5, 0.15]
+
+
+# -- metalearning an activation function ------------------------------------------------------------------
+
+
+def test_the_reference_learns_the_function_that_ours_learns() -> None:
+    runs = activation.runs_of(2)
+    ours = begun(runs).train_block(range(2))
+    assert activation.reference_loop(runs[1])(2) == pytest.approx(ours[:, 1].tolist(), rel=1e-5)
+
+
+def test_every_way_of_learning_a_function_is_timed_and_shown() -> None:
+    timings = [Timing("as the reference", [90.0, 80.0]), Timing("one function", [3.0, 2.0])]
+    text = activation.section(activation.figures(timings), markdown)
+    assert "| as the reference | 85.0 | 1.0 |" in text
+    assert "| one function | 2.5 | 35.0 |" in text

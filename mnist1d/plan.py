@@ -76,13 +76,13 @@ class Stack:
 
 def fingerprint(run: Run) -> str:
     """Hash of every config value that can change the run's numbers; equal fingerprint = same run."""
-    return _digest({key: value for key, value in run.flat().items() if key not in LABELS})
+    return digest({key: value for key, value in run.flat().items() if key not in LABELS})
 
 
 def signature(run: Run) -> str:
     """Hash of what the members of a stack must share: everything but `VALUES` and labels."""
     labels = LABELS - {"trainer.stack", "trainer.memory"}  # these two decide how stacks are cut
-    return _digest({k: v for k, v in run.flat().items() if k not in VALUES and k not in labels})
+    return digest({k: v for k, v in run.flat().items() if k not in VALUES and k not in labels})
 
 
 def plan(runs: Sequence[Run], members: Mapping[str, int] | None = None) -> list[Stack]:
@@ -112,6 +112,7 @@ def even_parts(items: list[int], most: int) -> list[list[int]]:
     return [items[a:b] for a, b in pairwise(cuts)]
 
 
-def _digest(values: dict[str, Any]) -> str:
+def digest(values: Any) -> str:
+    """16 hexadecimal digits that stand for plain values."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

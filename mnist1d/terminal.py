@@ -48,29 +48,53 @@ class Terminal:
         """What is about to happen.
 
         Args:
-            runs: runs to train.
+            runs: runs that were asked for.
             settings: how many settings they belong to.
-            stacks: batched computations they are packed into.
-            steps: optimiser steps, summed over the runs.
+            stacks: batched computations that those to be trained are packed into; none is left unsaid.
+            steps: their optimiser steps, summed.
             where: the tracking URI.
             seconds: expected training time, when it can be told; less than half a second goes without saying.
         """
-        parts = [_count(runs, "run"), _count(settings, "setting"), _count(stacks, "stack")]
-        parts.append(f"{_short(steps)} run-steps")
+        parts = [_count(runs, "run"), _count(settings, "setting")]
+        if stacks:
+            parts += [_count(stacks, "stack"), f"{_short(steps)} run-steps"]
         if seconds is not None and seconds >= 0.5:
             parts.append(f"training about {duration(seconds)}")
         self._say(" · ".join(parts))
         self._say(f"recorded in {where}", style="dim")
 
+    def orphans(self, runs: int) -> None:
+        """Runs were found that were cut off without anyone noticing; nothing if there are none."""
+        if runs:
+            self._say(f"{_count(runs, 'run')} of a process that is gone {_are(runs)} marked FAILED")
+
+    def recorded(self, runs: int, total: int, other_codes: Sequence[str] = ()) -> None:
+        """Some of the runs need not be trained; nothing if there are none.
+
+        Args:
+            runs: how many are recorded.
+            total: how many were asked for.
+            other_codes: for each of those that other code or versions trained, the state of the code.
+        """
+        if not runs:
+            return
+        line = f"{runs:,} of {_count(total, 'run')} {_are(runs)} recorded already; force=true trains them again"
+        if other_codes:
+            codes = ", ".join(dict.fromkeys(other_codes))
+            line += f" ({len(other_codes):,} come{'s' * (len(other_codes) == 1)} from other code or versions: {codes})"
+        self._say(line)
+
     @contextmanager
-    def progress(self, total_runs: int, total_steps: int) -> Iterator[Progress]:
+    def progress(self, total_runs: int, total_steps: int, done: int = 0) -> Iterator[Progress]:
         """The sweep's progress, as a bar or as plain lines; shown until the `with` block ends.
 
         Args:
             total_runs: runs in the sweep.
-            total_steps: optimiser steps, summed over the runs.
+            total_steps: optimiser steps that are left, summed over the runs.
+            done: runs that are recorded already.
         """
         progress = Progress(total_runs, total_steps)
+        progress.runs = done
         try:
             with self._bar(progress) if self.console.is_terminal else self._lines(progress):
                 yield progress
@@ -121,6 +145,10 @@ class Terminal:
         """
         # MLflow opens on its page for language models
         self._say(f"Look at it:  {_ui(uri)}   (choose Model training, experiment {experiment}, run {sweep})")
+        self.go_on(commands)
+
+    def go_on(self, commands: Sequence[str]) -> None:
+        """Commands to go on with, ready to be copied."""
         for heading, command in zip(["Go on with:", *[""] * len(commands)], commands, strict=False):
             self._say(f"{heading:<12} {command}")
 
@@ -323,6 +351,10 @@ def _percent(interval: Interval | None) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _short(number: float) -> str:

@@ -151,7 +151,7 @@ def test_the_slow_road_gives_the_same_numbers(
 
 def test_a_single_run_stands_alone_and_seed_0_is_a_seed(tmp_path: Path) -> None:
     for seed in (0, 0, 1):
-        done = train(tmp_path, "model=logistic", f"seed={seed}", *SMALL)
+        done = train(tmp_path, "model=logistic", f"seed={seed}", "force=true", *SMALL)
         assert done.returncode == 0, done.stderr
     first, again, other = (run.data.metrics["test/loss"] for run in Store(tmp_path).runs())
     assert first == again != other
@@ -286,11 +286,16 @@ def test_the_command_to_go_on_with_runs_more_seeds(tmp_path: Path) -> None:
     assert "3 runs · 1 setting" in again.stdout
 
 
-def test_the_command_after_a_failure_trains_the_failed_run_alone(tmp_path: Path) -> None:
-    done = train(tmp_path, "-m", "model=logistic,mlp", "optimizer=sgd", "optimizer.lr=0.1,1e30", "seed=0,1", *SMALL)
-    commands = printed_commands(done)
-    assert len(commands) == 2  # logistic regression survives even this rate
-    again = train(tmp_path, *commands[0])
+def test_the_command_after_a_failure_trains_the_failed_runs_alone(tmp_path: Path) -> None:
+    asked = ("-m", "model=logistic,mlp", "optimizer=sgd", "optimizer.lr=0.1,1e30", "seed=0,1", *SMALL)
+    done = train(tmp_path, *asked)
+    (command,) = printed_commands(done)
+    assert command == list(asked)
+    again = train(tmp_path, *command)
     assert again.returncode == 1
-    assert "1 run · 1 setting" in again.stdout
+    assert "6 of 8 runs are recorded already" in again.stdout  # logistic regression survives even this rate
+    assert "2 runs failed" in again.stdout
     assert "loss became" in again.stdout
+    names = [run.info.run_name for run in Store(tmp_path).runs() if run.info.status == "FAILED"]
+    failed = ["mlp lr=1e+30 seed=0", "mlp lr=1e+30 seed=1"]
+    assert sorted(name for name in names if "lr" in name) == sorted(2 * failed)

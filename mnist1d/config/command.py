@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # Hydra takes 0.1 s to import: not for those who only want `R
     from mnist1d.compose import Base, Composer
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-ONE_VALUE = {"experiment", "profile"}  # an experiment brings its own sweep, the profile sets its size
+ONE_VALUE = {"experiment", "profile", "force", "plan"}  # an experiment brings its own sweep, the others are about it
 MOST_VALUES = 200  # of one key that are looked at, from both ends
 MOST_COMBINATIONS = 10_000  # of all keys; the launcher looks at every job again before it trains any
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from mnist1d import provenance
 from mnist1d.plan import Stack, fingerprint
@@ -35,6 +36,14 @@ def is_whole(path: Path) -> bool:
             return archive.testzip() is None
     except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
         return False
+
+
+def steps_done(stack: Stack) -> int:
+    """Optimiser steps after which a fit of `stack` goes on; 0 where there is no checkpoint, or a useless one."""
+    path = checkpoint_path(stack)
+    if not (path.exists() and is_whole(path)):
+        return 0
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["stack"]["done"])
 
 
 class Saver(pl.Callback):

@@ -60,13 +60,13 @@ class Terminal:
             parts += [_count(stacks, "stack"), f"{_short(steps)} run-steps"]
         if seconds is not None and seconds >= 0.5:
             parts.append(f"training about {duration(seconds)}")
-        self._say(" · ".join(parts))
-        self._say(f"recorded in {where}", style="dim")
+        self.say(" · ".join(parts))
+        self.say(f"recorded in {where}", style="dim")
 
     def orphans(self, runs: int) -> None:
         """Runs were found that were cut off without anyone noticing; nothing if there are none."""
         if runs:
-            self._say(f"{_count(runs, 'run')} of a process that is gone {_are(runs)} marked FAILED")
+            self.say(f"{_count(runs, 'run')} of a process that is gone {_are(runs)} marked FAILED")
 
     def recorded(self, runs: int, total: int, other_codes: Sequence[str] = ()) -> None:
         """Some of the runs need not be trained; nothing if there are none.
@@ -82,7 +82,7 @@ class Terminal:
         if other_codes:
             codes = ", ".join(dict.fromkeys(other_codes))
             line += f" ({len(other_codes):,} come{'s' * (len(other_codes) == 1)} from other code or versions: {codes})"
-        self._say(line)
+        self.say(line)
 
     @contextmanager
     def progress(self, total_runs: int, total_steps: int, done: int = 0) -> Iterator[Progress]:
@@ -103,7 +103,7 @@ class Terminal:
 
     def goes_on(self, runs: int, step: int, steps: int) -> None:
         """A fit is not begun but taken up, after `step` of its `steps`."""
-        self._say(f"{_count(runs, 'run')} go{'es' if runs == 1 else ''} on at step {step:,} of {steps:,}")
+        self.say(f"{_count(runs, 'run')} go{'es' if runs == 1 else ''} on at step {step:,} of {steps:,}")
 
     def table(self, rows: Sequence[summary.Row]) -> None:
         """One line per setting: accuracies in percent as mean ± half the 95% interval, n, failed runs.
@@ -115,24 +115,20 @@ class Terminal:
             return
         shown = _best(rows, MOST_SETTINGS)
         keys, numbers = _key_columns(shown), _number_columns(shown)
-        table = _table(keys, numbers)
-        if _width(table, self.console) <= self.console.width:
-            self.console.print(table)
-        else:
-            self._say("\n".join(_sentences(keys, numbers)))
+        self._print(keys, numbers)
         if len(shown) < len(rows):
-            self._say(f"The best {len(shown)} of {len(rows)} settings; the parent run's summary.csv has all.")
-        self._say(_meaning(max(row.n for row in rows)), style="dim")
+            self.say(f"The best {len(shown)} of {len(rows)} settings; the parent run's summary.csv has all.")
+        self.say(_meaning(max(row.n for row in rows)), style="dim")
 
     def failures(self, failed: Sequence[tuple[str, str]]) -> None:
         """The failed runs as (name, reason); nothing when there are none."""
         if not failed:
             return
-        self._say(f"{_count(len(failed), 'run')} failed:", style="bold red")
+        self.say(f"{_count(len(failed), 'run')} failed:", style="bold red")
         for name, reason in failed[:MOST_FAILURES]:
-            self._say(f"  {name}: {reason}")
+            self.say(f"  {name}: {reason}")
         if len(failed) > MOST_FAILURES:
-            self._say(f"  … and {len(failed) - MOST_FAILURES} more, each with its reason in the UI")
+            self.say(f"  … and {len(failed) - MOST_FAILURES} more, each with its reason in the UI")
 
     def where(self, *, uri: str, experiment: str, sweep: str, commands: Sequence[str] = ()) -> None:
         """Where to look and what to do next.
@@ -144,15 +140,34 @@ class Terminal:
             commands: commands to go on with, ready to be copied.
         """
         # MLflow opens on its page for language models
-        self._say(f"Look at it:  {_ui(uri)}   (choose Model training, experiment {experiment}, run {sweep})")
+        self.say(f"Look at it:  {_ui(uri)}   (choose Model training, experiment {experiment}, run {sweep})")
         self.go_on(commands)
 
     def go_on(self, commands: Sequence[str]) -> None:
         """Commands to go on with, ready to be copied."""
         for heading, command in zip(["Go on with:", *[""] * len(commands)], commands, strict=False):
-            self._say(f"{heading:<12} {command}")
+            self.say(f"{heading:<12} {command}")
 
-    def _say(self, line: str, style: str | None = None) -> None:
+    def _print(self, keys: Columns, numbers: Columns) -> None:
+        table = _table(keys, numbers)
+        if _width(table, self.console) <= self.console.width:
+            self.console.print(table)
+        else:
+            self.say("\n".join(_sentences(keys, numbers)))
+
+    def columns(self, settings: Sequence[dict[str, Any]], numbers: dict[str, list[Any]], what: str) -> None:
+        """A table with one line for each of `what`: its setting, then `numbers` by heading; the first 30 of them."""
+        if not settings:
+            return
+        keys = _key_columns([summary.Row(setting, 0, 0, {}) for setting in settings[:MOST_SETTINGS]])
+        self._print(
+            keys, {heading: [str(cell) for cell in cells[:MOST_SETTINGS]] for heading, cells in numbers.items()}
+        )
+        if len(settings) > MOST_SETTINGS:
+            self.say(f"… and {len(settings) - MOST_SETTINGS:,} more {what}")
+
+    def say(self, line: str, style: str | None = None) -> None:
+        """One line, however long."""
         # soft_wrap: a command or path that rich has broken into lines cannot be copied
         self.console.print(line, style=style, markup=False, soft_wrap=True)
 
@@ -168,19 +183,19 @@ class Terminal:
     @contextmanager
     def _lines(self, progress: Progress) -> Iterator[None]:
         said = time.monotonic()
-        self._say(progress.status())
+        self.say(progress.status())
 
         def show() -> None:
             nonlocal said
             if time.monotonic() - said >= PLAIN_SECONDS:
                 said = time.monotonic()
-                self._say(progress.line())
+                self.say(progress.line())
 
         progress.show = show
         try:
             yield
         finally:
-            self._say(progress.line())
+            self.say(progress.line())
 
 
 class Progress:
@@ -241,6 +256,14 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+
+
+def size(count: float) -> str:
+    """Bytes for people: 700 kB, 12 MB, 1.4 GB."""
+    for unit, letters in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.{int(count < 10 * unit)}f} {letters}"
+    return f"{max(count, 1e3) / 1e3:.0f} kB"
 
 
 def _make_bar(console: Console) -> Bar:
@@ -320,7 +343,7 @@ def _table(keys: Columns, numbers: Columns) -> Table:
 
 
 def _sentences(keys: Columns, numbers: Columns) -> Iterator[str]:
-    for i in range(len(numbers["n"])):
+    for i in range(len(next(iter(numbers.values())))):
         setting = " ".join(f"{heading}={cells[i]}" for heading, cells in keys.items() if cells[i] != "–")
         values = ", ".join(f"{heading} {cells[i]}" for heading, cells in numbers.items())
         yield f"{setting or 'all runs'}: {values}"

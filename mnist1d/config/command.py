@@ -7,9 +7,11 @@ parsers read the command line, Hydra's own loader composes the configs.
 
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 from mnist1d.config.faults import Absent, ConfigError, Conflict, Fault, refuse
@@ -103,6 +105,17 @@ def contradictions(overrides: "Iterable[Override]") -> Iterator[Fault]:
         key, text = override.get_key_element().lstrip("+"), _typed(override)
         if seen.setdefault(key, text) != text:
             yield Fault(key, Absent, f"given twice, as {seen[key]} and as {text}")
+
+
+@contextmanager
+def no_folders_for_a_plan(argv: list[str]) -> Iterator[None]:
+    """Where a sound command line asks for plan=true, send Hydra's output to a folder that is gone afterwards."""
+    if not any(override.key_or_group == "plan" and override.value() is True for override in read(argv[1:])[0]):
+        yield
+        return
+    with TemporaryDirectory() as folder:
+        argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+        yield
 
 
 @dataclass(frozen=True)

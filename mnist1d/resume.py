@@ -62,8 +62,8 @@ class Saver(pl.Callback):
         self._said = False
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save, if it is time."""
-        if time.monotonic() - self._saved < self.seconds:
+        """Save, if it is time; not at the very end, where Lightning would not even begin to go on."""
+        if time.monotonic() - self._saved < self.seconds or trainer.global_step >= trainer.max_steps:
             return
         unfinished = self.path.with_suffix(f".{os.getpid()}")
         try:

@@ -215,7 +215,7 @@ class Recorder:
         Raises:
             TrackingError: some are being trained; it names the process.
         """
-        wanted, buried = set(fingerprints), 0
+        wanted, buried, claimed = set(fingerprints), 0, {}
         with self._recording():
             running = self._search("attributes.status = 'RUNNING'")
         for run in running:
@@ -224,8 +224,11 @@ class Recorder:
                 continue
             if process.is_dead:
                 buried += self._bury(run, process)
-            elif claimed := wanted & self._claimed(run):
-                raise TrackingError(_busy(process, run, len(claimed), len(wanted)))
+            elif found := wanted & self._claimed(run):
+                claimed[run.info.run_id] = (len(found), process, run)
+        if claimed:  # a sweep claims more than the run that it is training
+            count, process, run = max(claimed.values(), key=lambda claim: claim[0])
+            raise TrackingError(_busy(process, run, count, len(wanted)))
         return buried
 
     def _bury(self, run: Run, process: Process) -> int:

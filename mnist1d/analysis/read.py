@@ -227,7 +227,9 @@ def _sweeps_from_sqlite(database: Path, folder: str | None) -> pd.DataFrame:
 
 def _reading(database: Path) -> closing[sqlite3.Connection]:
     """A connection that cannot write, and that waits for whoever is committing just then."""
-    return closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=20))
+    # under write-ahead logging even a reader needs a file of its own, unless it is told that nobody writes
+    still = "" if os.access(database.parent, os.W_OK) else "&immutable=1"
+    return closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro{still}", uri=True, timeout=20))
 
 
 # -- the long road: any store, through the client ---------------------------------------------------------

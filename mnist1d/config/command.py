@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Any, get_args
 
 from mnist1d.config.faults import Absent, ConfigError, Conflict, Fault, refuse
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # Hydra takes 0.1 s to import: not for those who only want `R
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 ONE_VALUE = {"experiment", "profile", "force", "plan"}  # an experiment brings its own sweep, the others are about it
+FIRST_FILES = 65_536  # bytes: room that Hydra's own files need at least
 MOST_VALUES = 200  # of one key that are looked at, from both ends
 MOST_COMBINATIONS = 10_000  # of all keys; the launcher looks at every job again before it trains any
 
@@ -190,6 +191,8 @@ class Examination:
         else:
             self.found += [_not_swept(setting) for setting in typed if setting.swept and setting.key not in ONE_VALUE]
             self._examine_jobs(typed)
+        if not any(setting.key == "plan" and setting.values[0][1] is True for setting in typed):
+            self.found += _unwritable(master, "sweep" if multirun else "run")
 
     def _is_sound(self, override: "Override") -> bool:
         faults = list(self._form_faults(override))
@@ -395,6 +398,17 @@ def _no_grid(typed: "list[Override]", params: dict[str, str], grids: dict[str, d
 
 def _not_swept(setting: Setting) -> Fault:
     return Fault(setting.key, setting.typed, "several values: add -m to sweep over them, or type a list as key=[a,b]")
+
+
+def _unwritable(master: "DictConfig", kind: str) -> Iterator[Fault]:
+    """A fault if Hydra's output folder could not be made: Hydra would show where in its code it found that out."""
+    folder = Path(str(master.hydra[kind].dir)).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with TemporaryFile(dir=there) as file:
+            file.write(bytes(FIRST_FILES))
+    except OSError as error:
+        yield Fault(f"hydra.{kind}.dir", folder, f"cannot be made: {error.strerror}")
 
 
 def _not_added(key: str, typed: str) -> Fault:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from textwrap import dedent
 
@@ -61,13 +62,18 @@ def test_a_second_equal_command_is_refused_and_sigterm_ends_the_first_in_order(t
 
 
 def test_of_two_commands_in_the_same_instant_one_trains(tmp_path: Path) -> None:
-    sweep = ("-m", "seed=0,1", "data.num_samples=500", "trainer.max_steps=30000", "trainer.eval_every=1000")
-    both = [start(tmp_path, *sweep) for _ in range(2)]
-    errors = [process.communicate(timeout=300)[1] for process in both]
-    assert sorted(process.returncode for process in both) == [0, 1]
-    assert sorted(bool(error) for error in errors) == [False, True]
-    assert "2 of these runs are being trained by process" in "".join(errors)
-    assert statuses(tmp_path) == {"sweep": ["FINISHED"], "mlp seed=0": ["FINISHED"], "mlp seed=1": ["FINISHED"]}
+    both = [start(tmp_path, *ENDLESS) for _ in range(2)]
+    deadline = time.monotonic() + 110
+    while all(process.poll() is None for process in both) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (trains,) = [process for process in both if process.poll() is None]
+    wait_for_metrics(tmp_path / "mlruns" / "mlflow.db", trains)
+    trains.terminate()
+    errors = {process.pid: process.communicate(timeout=60)[1] for process in both}
+    assert sorted(process.returncode for process in both) == [1, 128 + signal.SIGTERM]
+    assert errors.pop(trains.pid) == ""
+    assert f"being trained by process {trains.pid} on" in "".join(errors.values())
+    assert statuses(tmp_path) == {"sweep": ["KILLED"], "mlp seed=0": ["KILLED"], "mlp seed=1": ["KILLED"]}
 
 
 KILLED_WHILE_RECORDING = """

@@ -8,6 +8,7 @@ Reading order: conf/config.yaml, this file, mnist1d/fit.py (Lightning's `trainer
 """
 
 import gc
+import math
 import os
 import sys
 from typing import Any
@@ -16,7 +17,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mnist1d.config import check, parse_or_refuse
+from mnist1d import interrupt
+from mnist1d.config import check, no_folders_for_a_plan, parse_or_refuse
 
 # OpenMP threads wait for each other by spinning. On a busy machine the one waited for may not be running at all, and
 # a step takes twenty times as long; after a millisecond or two of spinning a thread had better sleep.
@@ -36,25 +38,32 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     runs = parse_or_refuse(configs)  # every fault is known before torch is imported, which takes seconds
 
     gc.disable()  # a quarter of the time that torch, Lightning and MLflow take to import is garbage collection
+    from mnist1d.analysis.read import StoreError
     from mnist1d.fit import fit, quiet
+    from mnist1d.preview import show
     from mnist1d.sweep import Sweep
     from mnist1d.tracking import TrackingError
 
     gc.enable()
     quiet()
+    if runs[0].plan:
+        show(runs)
+        return [math.nan] * len(runs) if isinstance(config, list) else math.nan
     try:
         with Sweep(runs, HydraConfig.get()) as sweep:
             for stack in sweep.stacks:
                 with sweep.recording(stack):
                     for part, module in fit(stack, sweep.callbacks):  # halves, if memory does not suffice
                         sweep.record(part, module)
-    except TrackingError as error:
+    except (TrackingError, StoreError) as error:
         sys.exit(f"train.py: {error}")
     failures.extend(sweep.failures)
     return sweep.objective if isinstance(config, list) else sweep.objective[0]
 
 
 if __name__ == "__main__":
+    interrupt.listen()
     check(sys.argv[1:])  # all faults of the command line together, in under a second
-    main()
+    with no_folders_for_a_plan(sys.argv):
+        main()
     sys.exit(1 if failures else 0)

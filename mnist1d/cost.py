@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist1d import hardware
+from mnist1d.classification import EVAL_ROWS
 from mnist1d.config import Run
 from mnist1d.loss import cross_entropy_stacked
 from mnist1d.models.make import make_model
@@ -39,16 +40,26 @@ five, 0.87 of eight, 1.10 of fifteen.
 UNROLLED = 1.34
 """What a step of an unrolled training keeps, as a share of what a step touches; measured on `Shallow`, 40-50-10."""
 
+RUN_BYTES = 35_000
+"""On disk, by a run of any length: 18 kB of params and tags, the rest of its weights' file, three files of Hydra's."""
+
+POINT_BYTES = 263
+"""Of a metric at a step, in an SQLite store: measured on 60 runs of 2, 25 and 250 evaluations each."""
+
 
 @dataclass(frozen=True)
 class Member:
     """Bytes that one more member adds to a stack: what every step touches, and what is kept between steps.
 
-    That is its data, if it has its own, and an unrolled training.
+    That is its data, if it has its own, and an unrolled training. `weights` and `activations` are parts of what every
+    step touches.
     """
 
     working: int
-    kept: int
+    data: int
+    unrolled: int
+    weights: int
+    activations: int
 
 
 def saved_bytes(module: nn.Module, x: Tensor) -> int:
@@ -71,9 +82,10 @@ def measure_member(run: Run) -> Member:
     model = StackedModel([build_member(partial(make_model, run.model), run.seed)])
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     x = torch.zeros(1, run.data.batch_size, run.data.final_seq_length)
-    working = 4 * weights + saved_bytes(model, x)
+    activations = saved_bytes(model, x)
+    working = 4 * weights + activations
     data = run.data.num_samples * (run.data.final_seq_length * 4 + 8)
-    return Member(working, data + int(run.task.unrolled * UNROLLED * working))
+    return Member(working, data, int(run.task.unrolled * UNROLLED * working), weights, activations)
 
 
 def most_members(runs: Sequence[Run]) -> dict[str, int]:
@@ -85,7 +97,7 @@ def most_members(runs: Sequence[Run]) -> dict[str, int]:
     for key, run in {signature(run): run for run in runs}.items():
         with suppress(Exception):
             member = measure_member(run)
-            fitting = run.trainer.memory * GIB / (member.working + member.kept)
+            fitting = run.trainer.memory * GIB / (member.working + member.data + member.unrolled)
             fast = run.trainer.stack or (max(FEWEST, WORKING_SET / member.working) if on_cpu(run) else fitting)
             most[key] = max(1, int(min(fitting, fast)))
     return most
@@ -97,8 +109,40 @@ def on_cpu(run: Run) -> bool:
     return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
 
 
+def stack_bytes(stack: Stack) -> int:
+    """Memory that a fit of `stack` takes, beside the program's own: its members, and every data set once.
+
+    An evaluation's batches are larger than those of training. Resident memory of the defaults in stacks of 20 grew by
+    53 MB for MLPs (estimate 32), 60 for CNNs (99) and 53 for GRUs (66).
+    """
+    data = {repr(run.data): run for run in stack.runs}
+    try:
+        member = measure_member(stack.runs[0])
+    except Exception:  # its own fit will say what is wrong with the model
+        return 0
+    evaluated = member.activations * EVAL_ROWS // stack.runs[0].data.batch_size
+    return len(stack) * (member.working + member.unrolled + evaluated) + len(data) * member.data
+
+
+def disk_bytes(run: Run) -> int:
+    """What a run leaves on disk: rows in an SQLite store, its weights, Hydra's files."""
+    per_evaluation = 6 if run.data.val_split > 0 else 4
+    points = per_evaluation * (1 + run.steps // run.trainer.eval_every)
+    try:
+        weights = measure_member(run).weights
+    except Exception:
+        weights = 0
+    return RUN_BYTES + POINT_BYTES * points + weights
+
+
 def expected_seconds(stacks: Sequence[Stack]) -> float | None:
-    """Expected seconds of all fits, from a few real steps of each kind of stack; None if not on the CPU."""
+    """Expected seconds of all fits; None if not on the CPU."""
+    seconds = stack_seconds(stacks)
+    return None if seconds is None else sum(seconds)
+
+
+def stack_seconds(stacks: Sequence[Stack]) -> list[float] | None:
+    """Expected seconds of each fit, from a few real steps of each kind of stack; None if not on the CPU."""
     if not all(on_cpu(stack.runs[0]) for stack in stacks):
         return None
     kinds = [(signature(stack.runs[0]), len(stack)) for stack in stacks]
@@ -106,7 +150,7 @@ def expected_seconds(stacks: Sequence[Stack]) -> float | None:
     for kind, stack in dict(zip(kinds, stacks, strict=True)).items():
         with suppress(Exception):  # a model that cannot be built takes no time
             seconds[kind] = _probe(stack)
-    return sum(seconds.get(kind, 0.0) for kind in kinds)
+    return [seconds.get(kind, 0.0) for kind in kinds]
 
 
 def _probe(stack: Stack) -> float:

@@ -77,14 +77,14 @@ class Stack:
 
 def fingerprint(run: Run) -> str:
     """Hash of every config value that can change the run's numbers; equal fingerprint = same run."""
-    return _digest({key: value for key, value in run.flat().items() if key not in LABELS})
+    return digest({key: value for key, value in run.flat().items() if key not in LABELS})
 
 
 def signature(run: Run) -> str:
     """Hash of what the members of a stack must share: everything but `VALUES`, those of its task, and labels."""
     labels = LABELS - {"trainer.stack", "trainer.memory"}  # these two decide how stacks are cut
     own = VALUES | run.task.values | labels
-    return _digest({key: value for key, value in run.flat().items() if key not in own})
+    return digest({key: value for key, value in run.flat().items() if key not in own})
 
 
 def plan(runs: Sequence[Run], members: Mapping[str, int] | None = None) -> list[Stack]:
@@ -114,6 +114,7 @@ def even_parts(items: list[int], most: int) -> list[list[int]]:
     return [items[a:b] for a, b in pairwise(cuts)]
 
 
-def _digest(values: dict[str, Any]) -> str:
+def digest(values: Any) -> str:
+    """16 hexadecimal digits that stand for plain values."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

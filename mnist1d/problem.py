@@ -65,6 +65,7 @@ class StackedProblem(pl.LightningModule):
     Attributes:
         histories: what each member measured so far.
         done: finished optimiser steps.
+        begun: whether training is under way: everything is built and, after a resume, restored.
     """
 
     automatic_optimization = False
@@ -75,6 +76,7 @@ class StackedProblem(pl.LightningModule):
         self.runs = list(runs)
         self.histories = [History() for _ in runs]
         self.done = 0
+        self.begun = False
         self._restored: dict[str, Any] | None = None
 
     # -- what a problem is -------------------------------------------------------------------------------
@@ -136,6 +138,7 @@ class StackedProblem(pl.LightningModule):
         self.begin()
         if self._restored is not None:
             self.set_own_state(self._restored["own"])
+        self.begun = True
 
     def training_step(self, _batch: int, _index: int) -> dict[str, Any]:
         """One block of optimiser steps for all members."""

@@ -48,29 +48,53 @@ class Terminal:
         """What is about to happen.
 
         Args:
-            runs: runs to train.
+            runs: runs that were asked for.
             settings: how many settings they belong to.
-            stacks: batched computations they are packed into.
-            steps: optimiser steps, summed over the runs.
+            stacks: batched computations that those to be trained are packed into; none is left unsaid.
+            steps: their optimiser steps, summed.
             where: the tracking URI.
             seconds: expected training time, when it can be told; less than half a second goes without saying.
         """
-        parts = [_count(runs, "run"), _count(settings, "setting"), _count(stacks, "stack")]
-        parts.append(f"{_short(steps)} run-steps")
+        parts = [_count(runs, "run"), _count(settings, "setting")]
+        if stacks:
+            parts += [_count(stacks, "stack"), f"{_short(steps)} run-steps"]
         if seconds is not None and seconds >= 0.5:
             parts.append(f"training about {duration(seconds)}")
-        self._say(" · ".join(parts))
-        self._say(f"recorded in {where}", style="dim")
+        self.say(" · ".join(parts))
+        self.say(f"recorded in {where}", style="dim")
+
+    def orphans(self, runs: int) -> None:
+        """Runs were found that were cut off without anyone noticing; nothing if there are none."""
+        if runs:
+            self.say(f"{_count(runs, 'run')} of a process that is gone {_are(runs)} marked FAILED")
+
+    def recorded(self, runs: int, total: int, other_codes: Sequence[str] = ()) -> None:
+        """Some of the runs need not be trained; nothing if there are none.
+
+        Args:
+            runs: how many are recorded.
+            total: how many were asked for.
+            other_codes: for each of those that other code or versions trained, the state of the code.
+        """
+        if not runs:
+            return
+        line = f"{runs:,} of {_count(total, 'run')} {_are(runs)} recorded already; force=true trains them again"
+        if other_codes:
+            codes = ", ".join(dict.fromkeys(other_codes))
+            line += f" ({len(other_codes):,} come{'s' * (len(other_codes) == 1)} from other code or versions: {codes})"
+        self.say(line)
 
     @contextmanager
-    def progress(self, total_runs: int, total_steps: int) -> Iterator[Progress]:
+    def progress(self, total_runs: int, total_steps: int, done: int = 0) -> Iterator[Progress]:
         """The sweep's progress, as a bar or as plain lines; shown until the `with` block ends.
 
         Args:
             total_runs: runs in the sweep.
-            total_steps: optimiser steps, summed over the runs.
+            total_steps: optimiser steps that are left, summed over the runs.
+            done: runs that are recorded already.
         """
         progress = Progress(total_runs, total_steps)
+        progress.runs = done
         try:
             with self._bar(progress) if self.console.is_terminal else self._lines(progress):
                 yield progress
@@ -79,7 +103,7 @@ class Terminal:
 
     def goes_on(self, runs: int, step: int, steps: int) -> None:
         """A fit is not begun but taken up, after `step` of its `steps`."""
-        self._say(f"{_count(runs, 'run')} go{'es' if runs == 1 else ''} on at step {step:,} of {steps:,}")
+        self.say(f"{_count(runs, 'run')} go{'es' if runs == 1 else ''} on at step {step:,} of {steps:,}")
 
     def table(self, rows: Sequence[summary.Row]) -> None:
         """One line per setting: accuracies in percent as mean ± half the 95% interval, n, failed runs.
@@ -91,30 +115,26 @@ class Terminal:
             return
         shown = _best(rows, MOST_SETTINGS)
         keys, numbers = _key_columns(shown), _number_columns(shown)
-        table = _table(keys, numbers)
-        if _width(table, self.console) <= self.console.width:
-            self.console.print(table)
-        else:
-            self._say("\n".join(_sentences(keys, numbers)))
+        self._print(keys, numbers)
         if len(shown) < len(rows):
-            self._say(f"The best {len(shown)} of {len(rows)} settings; the parent run's summary.csv has all.")
-        self._say(_meaning(max(row.n for row in rows)), style="dim")
+            self.say(f"The best {len(shown)} of {len(rows)} settings; the parent run's summary.csv has all.")
+        self.say(_meaning(max(row.n for row in rows)), style="dim")
 
     def failures(self, failed: Sequence[tuple[str, str]]) -> None:
         """The failed runs as (name, reason); nothing when there are none."""
         if not failed:
             return
-        self._say(f"{_count(len(failed), 'run')} failed:", style="bold red")
+        self.say(f"{_count(len(failed), 'run')} failed:", style="bold red")
         for name, reason in failed[:MOST_FAILURES]:
-            self._say(f"  {name}: {reason}")
+            self.say(f"  {name}: {reason}")
         if len(failed) > MOST_FAILURES:
-            self._say(f"  … and {len(failed) - MOST_FAILURES} more, each with its reason in the UI")
+            self.say(f"  … and {len(failed) - MOST_FAILURES} more, each with its reason in the UI")
 
     def diverged(self, runs: int) -> None:
         """How many runs diverged that were free to; nothing when there are none."""
         if runs:
             why = "each is FAILED with its step, and a result (trainer.may_diverge)"
-            self._say(f"{_count(runs, 'run')} diverged, as expected here: {why}")
+            self.say(f"{_count(runs, 'run')} diverged, as expected here: {why}")
 
     def where(self, *, uri: str, experiment: str, sweep: str, commands: Sequence[str] = ()) -> None:
         """Where to look and what to do next.
@@ -126,11 +146,34 @@ class Terminal:
             commands: commands to go on with, ready to be copied.
         """
         # MLflow opens on its page for language models
-        self._say(f"Look at it:  {_ui(uri)}   (choose Model training, experiment {experiment}, run {sweep})")
-        for heading, command in zip(["Go on with:", *[""] * len(commands)], commands, strict=False):
-            self._say(f"{heading:<12} {command}")
+        self.say(f"Look at it:  {_ui(uri)}   (choose Model training, experiment {experiment}, run {sweep})")
+        self.go_on(commands)
 
-    def _say(self, line: str, style: str | None = None) -> None:
+    def go_on(self, commands: Sequence[str]) -> None:
+        """Commands to go on with, ready to be copied."""
+        for heading, command in zip(["Go on with:", *[""] * len(commands)], commands, strict=False):
+            self.say(f"{heading:<12} {command}")
+
+    def _print(self, keys: Columns, numbers: Columns) -> None:
+        table = _table(keys, numbers)
+        if _width(table, self.console) <= self.console.width:
+            self.console.print(table)
+        else:
+            self.say("\n".join(_sentences(keys, numbers)))
+
+    def columns(self, settings: Sequence[dict[str, Any]], numbers: dict[str, list[Any]], what: str) -> None:
+        """A table with one line for each of `what`: its setting, then `numbers` by heading; the first 30 of them."""
+        if not settings:
+            return
+        keys = _key_columns([summary.Row(setting, 0, 0, {}) for setting in settings[:MOST_SETTINGS]])
+        self._print(
+            keys, {heading: [str(cell) for cell in cells[:MOST_SETTINGS]] for heading, cells in numbers.items()}
+        )
+        if len(settings) > MOST_SETTINGS:
+            self.say(f"… and {len(settings) - MOST_SETTINGS:,} more {what}")
+
+    def say(self, line: str, style: str | None = None) -> None:
+        """One line, however long."""
         # soft_wrap: a command or path that rich has broken into lines cannot be copied
         self.console.print(line, style=style, markup=False, soft_wrap=True)
 
@@ -146,19 +189,19 @@ class Terminal:
     @contextmanager
     def _lines(self, progress: Progress) -> Iterator[None]:
         said = time.monotonic()
-        self._say(progress.status())
+        self.say(progress.status())
 
         def show() -> None:
             nonlocal said
             if time.monotonic() - said >= PLAIN_SECONDS:
                 said = time.monotonic()
-                self._say(progress.line())
+                self.say(progress.line())
 
         progress.show = show
         try:
             yield
         finally:
-            self._say(progress.line())
+            self.say(progress.line())
 
 
 class Progress:
@@ -219,6 +262,14 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+
+
+def size(count: float) -> str:
+    """Bytes for people: 700 kB, 12 MB, 1.4 GB."""
+    for unit, letters in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.{int(count < 10 * unit)}f} {letters}"
+    return f"{max(count, 1e3) / 1e3:.0f} kB"
 
 
 def _make_bar(console: Console) -> Bar:
@@ -298,7 +349,7 @@ def _table(keys: Columns, numbers: Columns) -> Table:
 
 
 def _sentences(keys: Columns, numbers: Columns) -> Iterator[str]:
-    for i in range(len(numbers["n"])):
+    for i in range(len(next(iter(numbers.values())))):
         setting = " ".join(f"{heading}={cells[i]}" for heading, cells in keys.items() if cells[i] != "–")
         values = ", ".join(f"{heading} {cells[i]}" for heading, cells in numbers.items())
         yield f"{setting or 'all runs'}: {values}"
@@ -329,6 +380,10 @@ def _percent(interval: Interval | None) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _short(number: float) -> str:

@@ -19,7 +19,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
@@ -42,6 +43,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist1d import provenance, summary
+from mnist1d.process import Process
 from mnist1d.spelling import spelled
 
 if TYPE_CHECKING:
@@ -64,7 +66,20 @@ SWEEP_TAG = "mnist1d.sweep"
 KIND_TAG = "mnist1d.kind"
 REASON_TAG = "mnist1d.reason"
 PARENT_TAG = "mlflow.parentRunId"
+RUN_NAME_TAG = "mlflow.runName"
 FINGERPRINT_TAG = "mnist1d.fingerprint"
+PROCESS_TAG = "mnist1d.process"
+"""Which process records a run; see `mnist1d.process`."""
+FOLDER_TAG = "mnist1d.folder"
+"""Of a sweep: the output folder of the command line that it was last asked for by."""
+RUNS_TAG = "mnist1d.runs"
+"""Of a sweep: digest of the fingerprints of its runs; equal for equal command lines."""
+FORCED_TAG = "mnist1d.forced"
+"""Of a sweep: trained although its runs were recorded."""
+COPY_TAG = "mnist1d.copy_of"
+"""Of a run that was trained for another sweep: its id there."""
+CLAIM = "training.txt"
+"""Artifact of a running sweep: fingerprints of the runs that it is training, one a line."""
 
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -121,20 +136,117 @@ class Recorder:
         self._rows: dict[str, list[Metric]] = {}
         self._last_step: dict[str, int] = {}
         self._flushed = time.monotonic()
+        self._process = Process.this().spelled()
 
-    def open_sweep(self, key: str, name: str, tags: Mapping[str, str]) -> str:
-        """The parent run of sweep `key`: the one that has it already, set to running again, or a new one.
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While other processes wait: looking what is being trained, and claiming what is not, are one thing.
 
-        Returns its run id. Reuse is what lets Hydra's basic launcher, which trains run by run, fill one sweep.
+        A lock beside an SQLite file; other stores have none, and two commands within a second may both go on.
+        """
+        if not self.uri.startswith("sqlite:"):
+            yield
+            return
+        with ExitStack() as held:
+            with _explained(self.uri, "waiting for other processes", "Try again."):
+                held.enter_context(FileLock(f"{_database_path(self.uri, create=False)}.lock", timeout=LOCK_SECONDS))
+            yield
+
+    def find_sweep(self, folder: str, runs: str, *, forced: bool = False) -> Run | None:
+        """The sweep whose last command line had this output folder, else the newest of the same runs.
+
+        With `forced`, of the latter only one that was forced itself and has not finished.
         """
         with self._recording():
-            parent = self._find_sweep(key)
-            if parent is not None:
-                self.client.update_run(parent, status="RUNNING")
+            found = self._search(f"tags.`{FOLDER_TAG}` = {_quoted(folder)}", most=1)
+            if not found and runs:
+                found = self._search(
+                    f"tags.`{RUNS_TAG}` = '{runs}'", "attributes.status != 'FINISHED'" if forced else ""
+                )
+                found = [sweep for sweep in found if FORCED_TAG in sweep.data.tags or not forced]
+        return found[0] if found else None
+
+    def open_sweep(
+        self, folder: str, name: str, tags: Mapping[str, str], *, runs: str = "", forced: bool = False
+    ) -> str:
+        """The parent run of a sweep: the one that `find_sweep` finds, set to running again, or a new one.
+
+        Reuse lets Hydra's basic launcher, which trains run by run, and batches of jobs fill one sweep, and a command
+        line that was cut off go on in its own. Returns the run id.
+
+        Args:
+            folder: output folder of the command line, which its calls share.
+            name: the parent's name in the UI, if it is new.
+            tags: its tags, if it is new.
+            runs: digest of the fingerprints of the runs asked for.
+            forced: do not go on in a sweep that was not forced.
+        """
+        found = self.find_sweep(folder, runs, forced=forced)
+        with self._recording():
+            if found is None:
+                ours = {SWEEP_TAG: folder, FOLDER_TAG: folder, RUNS_TAG: runs, KIND_TAG: "sweep"}
+                parent, key = self._create(name, ours | ({FORCED_TAG: "true"} if forced else {}) | dict(tags)), folder
             else:
-                parent = self._create(name, {SWEEP_TAG: key, KIND_TAG: "sweep", **tags})
+                parent, key = found.info.run_id, found.data.tags[SWEEP_TAG]
+                self._take_up(found, folder, runs)
         self._sweeps[parent] = key
         return parent
+
+    def _take_up(self, sweep: Run, folder: str, runs: str) -> None:
+        old, known = sweep.data.tags.get(RUNS_TAG, ""), sweep.info.run_id
+        if sweep.data.tags[FOLDER_TAG] == folder and old:  # another batch of jobs joins it
+            runs = hashlib.sha256(f"{old} {runs}".encode()).hexdigest()[:16]
+        self.client.update_run(known, status="RUNNING")
+        tags = {FOLDER_TAG: folder, RUNS_TAG: runs, PROCESS_TAG: self._process}
+        self.client.log_batch(known, tags=[RunTag(key, value) for key, value in tags.items()])
+        if REASON_TAG in sweep.data.tags:
+            self.client.delete_tag(known, REASON_TAG)
+
+    def claim(self, parent: str, fingerprints: Iterable[str]) -> None:
+        """Say which runs a sweep is going to train; other processes leave them alone while it is running."""
+        with self._recording():
+            self.client.log_text(parent, "\n".join(fingerprints), CLAIM)
+
+    def clear(self, fingerprints: Iterable[str]) -> int:
+        """End the runs of dead processes as FAILED, and make sure that no living process trains one of these.
+
+        Processes of other machines count as living. Returns how many runs were ended.
+
+        Raises:
+            TrackingError: some are being trained; it names the process.
+        """
+        wanted, buried, claimed = set(fingerprints), 0, {}
+        with self._recording():
+            running = self._search("attributes.status = 'RUNNING'")
+        for run in running:
+            process = Process.read(run.data.tags.get(PROCESS_TAG, ""))
+            if process is None or process.spelled() == self._process:
+                continue
+            if process.is_dead:
+                buried += self._bury(run, process)
+            elif found := wanted & self._claimed(run):
+                claimed[run.info.run_id] = (len(found), process, run)
+        if claimed:  # a sweep claims more than the run that it is training
+            count, process, run = max(claimed.values(), key=lambda claim: claim[0])
+            raise TrackingError(_busy(process, run, count, len(wanted)))
+        return buried
+
+    def _bury(self, run: Run, process: Process) -> int:
+        with self._recording():
+            self.client.set_tag(
+                run.info.run_id, REASON_TAG, f"{process} ended without a word: killed, or the machine was"
+            )
+            self.client.set_terminated(run.info.run_id, "FAILED")
+        return int(run.data.tags.get(KIND_TAG) == "run")
+
+    def _claimed(self, run: Run) -> set[str]:
+        """Fingerprints that a running run stands for."""
+        if run.data.tags.get(KIND_TAG) != "sweep":
+            return {run.data.tags.get(FINGERPRINT_TAG, "")}
+        with self._recording(), tempfile.TemporaryDirectory() as folder:
+            if CLAIM not in {file.path for file in self.client.list_artifacts(run.info.run_id)}:
+                return set()
+            return set(Path(self.client.download_artifacts(run.info.run_id, CLAIM, folder)).read_text().split())
 
     def start(self, run: Flattens, *, parent: str | None, name: str, tags: Mapping[str, str]) -> str:
         """Create a run with its config as params, written as on Hydra's command line; returns its run id."""
@@ -146,6 +258,35 @@ class Recorder:
             self.client.log_batch(run_id, params=params)
         self._configs[run_id] = config
         return run_id
+
+    def copy(self, original: str, run: Flattens, *, parent: str, name: str) -> str:
+        """Record a finished run once more, as a child of another sweep; returns the copy's run id.
+
+        Times and provenance are the original's, params those of `run`, whose labels may differ. The tag
+        `mnist1d.copy_of` names the original.
+
+        Args:
+            original: run id of the finished run.
+            run: the config, equal in all that can change a number.
+            parent: the sweep that asks for it.
+            name: the copy's name.
+        """
+        config = run.flat()
+        with self._recording():
+            source = self.client.get_run(original)
+            own = {COPY_TAG: source.data.tags.get(COPY_TAG, original), PROCESS_TAG: self._process}
+            tags = {**source.data.tags, **own, PARENT_TAG: parent, SWEEP_TAG: self._sweeps[parent], RUN_NAME_TAG: name}
+            began, ended = source.info.start_time, source.info.end_time
+            copied = self.client.create_run(self.experiment_id, start_time=began, run_name=name, tags=tags).info
+            self._artifacts[copied.run_id], self._configs[copied.run_id] = copied.artifact_uri, config
+            params = [Param(key, spelled(value)) for key, value in config.items()]
+            metrics = [p for key in source.data.metrics for p in self.client.get_metric_history(original, key)]
+            self.client.log_batch(copied.run_id, params=params, metrics=metrics)
+            if WEIGHTS_TAG in tags:
+                weights = load_weights(original, self.uri)["state_dict"]
+                self.client.set_tag(copied.run_id, WEIGHTS_TAG, self._save_weights(copied.run_id, weights))
+            self.client.set_terminated(copied.run_id, "FINISHED", end_time=ended)
+        return copied.run_id
 
     def log(self, run_id: str, rows: Iterable[tuple[str, int, float]]) -> None:
         """Take metrics as (name, optimiser step, value); they are written in batches.
@@ -232,25 +373,31 @@ class Recorder:
         results = [summary.finals(run.data.metrics) if _finished(run) else None for run in runs]
         return summary.summarise(flats, results)
 
+    def finished(self, parent: str) -> set[str]:
+        """Fingerprints of the finished runs of a sweep."""
+        with self._recording():
+            return {run.data.tags.get(FINGERPRINT_TAG, "") for run in self._children(parent) if _finished(run)}
+
     def _children(self, parent: str) -> Iterator[Run]:
         """All runs of a sweep, oldest first."""
-        asked, order, page = f"tags.`{PARENT_TAG}` = '{parent}'", ["start_time"], None
-        while page != "":
-            found = self.client.search_runs(
-                [self.experiment_id], asked, max_results=1000, order_by=order, page_token=page
-            )
-            yield from found
-            page = found.token or ""
+        return reversed(self._search(f"tags.`{PARENT_TAG}` = '{parent}'"))
 
-    def _find_sweep(self, key: str) -> str | None:
-        quote = '"' if "'" in key else "'"
-        asked = f"tags.`{SWEEP_TAG}` = {quote}{key}{quote} and tags.`{KIND_TAG}` = 'sweep'"
-        found = self.client.search_runs([self.experiment_id], asked, max_results=1)
-        return found[0].info.run_id if found else None
+    def _search(self, *conditions: str, most: int | None = None) -> list[Run]:
+        """Runs that meet all conditions, newest first."""
+        asked, page = " and ".join(filter(None, conditions)), None
+        runs: list[Run] = []
+        while page != "" and (most is None or len(runs) < most):
+            found = self.client.search_runs(
+                [self.experiment_id], asked, max_results=most or 1000, order_by=["start_time DESC"], page_token=page
+            )
+            runs += found
+            page = found.token or ""
+        return runs
 
     def _create(self, name: str, tags: Mapping[str, str]) -> str:
         # always with a name: MLflow would make one up from the global random generator
-        run = self.client.create_run(self.experiment_id, run_name=name or "run", tags={**provenance.tags(), **tags})
+        tags = {**provenance.tags(), PROCESS_TAG: self._process, **tags}
+        run = self.client.create_run(self.experiment_id, run_name=name or "run", tags=tags)
         self._artifacts[run.info.run_id] = run.info.artifact_uri
         return run.info.run_id
 
@@ -445,6 +592,21 @@ def _first_line(error: Exception) -> str:
 def _without_password(uri: str) -> str:
     parts: SplitResult = urlsplit(uri)
     return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
+
+
+def _busy(process: Process, run: Run, claimed: int, wanted: int) -> str:
+    """What a command line is told whose runs another process is training."""
+    since = datetime.fromtimestamp(run.info.start_time / 1000).strftime("%Y-%m-%d %H:%M")
+    which = "this run is" if wanted == 1 else f"{claimed} of these runs are"
+    lines = [f"{which} being trained by {process}, since {since} ({run.info.run_name})."]
+    lines.append("  Wait until it has ended, or stop it; then the same command trains what is missing.")
+    if not process.is_here:
+        lines.append("  Should that machine be gone, delete the run in the UI first: from here nobody can tell.")
+    return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def _finished(run: Run) -> bool:

@@ -17,6 +17,7 @@ from mnist1d.config import Run
 from mnist1d.fit import fit, fit_once, out_of_memory
 from mnist1d.plan import Stack
 from mnist1d.problem import History
+from mnist1d.resume import checkpoint_path, steps_done
 
 MakeRun = Callable[..., Run]
 SMALL = ("data.num_samples=500", "data.batch_size=50", "trainer.accelerator=cpu", "trainer.threads=1")
@@ -202,6 +203,81 @@ def test_a_single_run_that_does_not_fit_fails(make_run: MakeRun) -> None:
     run = make_run(*SMALL, "trainer.max_steps=12")
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         list(fit(stack_of([run]), lambda _: [Hungry(0)]))
+
+
+class CutOff(pl.Callback):
+    """Ends the fit like a signal, in the middle."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step > 20:
+            raise SystemExit
+
+
+@pytest.fixture
+def cut_off(make_run: MakeRun, tmp_path: Path) -> tuple[Stack, list[History]]:
+    """A stack whose fit has left a checkpoint, and what it measures when it is not cut off."""
+    place = (f"tracking.uri=sqlite:///{tmp_path}/m.db", "trainer.checkpoint_seconds=0")
+    common = (*SMALL, *place, "trainer.max_steps=40", "trainer.eval_every=5", "data.batch_order=shuffled")
+    stack = stack_of([make_run(*common, f"seed={seed}") for seed in range(2)])
+    whole = fit_once(stack, []).histories
+    checkpoint_path(stack).unlink()
+    with pytest.raises(SystemExit):
+        fit_once(stack, [CutOff()])
+    return stack, whole
+
+
+def test_a_fit_that_was_cut_off_goes_on(cut_off: tuple[Stack, list[History]], caplog) -> None:
+    stack, whole = cut_off
+    assert steps_done(stack) == 16, "the last block's end before it was cut off"
+    assert [module.histories for _, module in fit(stack, lambda _: [])] == [whole]
+    assert not [message for message in caplog.messages if "cannot be used" in message]
+    assert not checkpoint_path(stack).exists()
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit of a weight is wrong, which torch would load."""
+    middle = content.index(b"data/0") + 200
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+DAMAGES = {"cut": lambda c: c[: len(c) // 2], "empty": lambda _: b"", "flipped": flipped, "text": lambda _: b"a letter"}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_noticed_and_the_fit_starts_from_the_beginning(
+    cut_off: tuple[Stack, list[History]], damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stack, whole = cut_off
+    path = checkpoint_path(stack)
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    assert steps_done(stack) == 0
+    assert [module.histories for _, module in fit(stack, lambda _: [])] == [whole]
+    assert f"{path} cannot be used (it is damaged): the fit starts from the beginning" in caplog.messages
+    assert not path.exists()
+
+
+def test_a_checkpoint_of_something_else_is_dropped(cut_off: tuple[Stack, list[History]], caplog) -> None:
+    """As when code was changed twice between two commits, which leaves no trace in its name."""
+    stack, whole = cut_off
+    path = checkpoint_path(stack)
+    content = torch.load(path, weights_only=True)
+    content["state_dict"] = {name: values[:, :3] for name, values in content["state_dict"].items()}
+    torch.save(content, path)
+    assert [module.histories for _, module in fit(stack, lambda _: [])] == [whole]
+    (said,) = [message for message in caplog.messages if "cannot be used" in message]
+    assert "RuntimeError: Error(s) in loading state_dict" in said
+
+
+def test_a_checkpoint_that_cannot_be_saved_is_told_once_and_the_fit_goes_on(
+    make_run: MakeRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "checkpoints").write_text("not a folder")
+    place = (f"tracking.uri=sqlite:///{tmp_path}/m.db", "trainer.checkpoint_seconds=0", "trainer.max_steps=40")
+    module = fit_once(stack_of([make_run(*SMALL, *place, "trainer.eval_every=5")]), [])
+    assert module.done == 40
+    (said,) = [message for message in caplog.messages if "could not be saved" in message]
+    assert said.startswith(str(tmp_path / "checkpoints"))
+    assert "so this fit could not go on after a crash" in said
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:

@@ -5,11 +5,14 @@ from dataclasses import fields
 
 import pytest
 
+from mnist1d.compose import Composer, parse_override
 from mnist1d.config import Run
+from mnist1d.config.validate import schema_keys, validate
 from mnist1d.cost import GIB, measure_member, most_members
 from mnist1d.data import Recipe
 from mnist1d.data.arguments import Arguments
-from mnist1d.plan import VALUES, Stack, fingerprint, plan, signature
+from mnist1d.plan import LABELS, VALUES, Stack, fingerprint, plan, signature
+from tests.conftest import ROOT
 
 MakeRun = Callable[..., Run]
 
@@ -67,15 +70,108 @@ def test_everything_about_data_is_either_a_value_or_a_shape() -> None:
     assert values | SHAPES == names
 
 
-@pytest.mark.parametrize(
-    "override", ["trainer.threads=1", "trainer.accelerator=cpu", "trainer.memory=1", "trainer.stack=2"]
-)
-def test_where_a_run_is_trained_does_not_change_its_fingerprint(make_run: MakeRun, override: str) -> None:
-    assert fingerprint(make_run()) == fingerprint(make_run(override))
+BASES = {
+    "": [],
+    "cnn": ["model=cnn"],
+    "shallow": ["model=shallow"],
+    "sgd": ["optimizer=sgd"],
+    "lottery": ["task=lottery"],
+    "contrastive": ["task=contrastive", "model=cnn"],
+    "rmsprop": ["optimizer=rmsprop"],
+    "metalearn_lr": ["task=metalearn_lr", "model=shallow", "optimizer=sgd", "optimizer.momentum=0"],
+    "metalearn_activation": ["task=metalearn_activation", "model=shallow", "optimizer=rmsprop"],
+}
+"""Command lines that between them have every key of the schema."""
+
+NUMBERS = {
+    "": """seed=1 model=logistic model.hidden=11 model.residual=false optimizer=adamw optimizer.lr=0.02
+        optimizer.weight_decay=0.1 optimizer.betas=[0.8,0.999] optimizer.eps=1e-6 model.num_classes=11
+        data.num_samples=4000 data.train_split=0.7 data.template_len=11 data.padding=[35,60] data.scale_coeff=0.3
+        data.max_translation=47 data.corr_noise_scale=0.2 data.iid_noise_scale=0.03 data.shear_scale=0.7
+        data.shuffle_seq=true data.final_seq_length=41 data.seed=1 data.label_noise=0.1 data.label_noise_mode=flip
+        data.shuffle_features=true data.feature_seed=1 data.feature_order=reversed data.chunk_length=9
+        data.val_split=0.1 data.test_samples=10 data.batch_size=50 data.batch_order=shuffled data.stream=true
+        trainer.max_steps=6000 trainer.eval_every=100 trainer.eval_samples=10 trainer.matmul_precision=high""",
+    "cnn": "model.channels=5 model.kernel_sizes=[3,3,3] model.pooling=max",
+    "shallow": "model.activation=elu",
+    "sgd": "optimizer.momentum=0.5",
+    "lottery": """task.criterion=random task.rounds=99 task.schedule=geometric task.final_sparsity=0.9 task.rate=0.1
+        task.scope=global task.prune_biases=false task.mask_step=1 task.rewind_step=1 task.init=xavier
+        task.shuffle_masks=true task.ticket_round=1 task.follow_ups=[fresh] task.follow_up_inits=[rewound]
+        task.follow_up_steps=7 task.follow_up_batch_size=9 task.follow_up_eval_every=8 task.follow_up_data_seed=1""",
+    "contrastive": """task.loss=nt_xent task.temperature=0.1 task.augment=false task.max_shift=9 task.slope_scale=0.1
+        task.offset_scale=0.1 task.train_on=all task.projector_depth=0 task.projector_width=9 task.output_size=9
+        task.probe_every=9 task.neighbours=9""",
+    "metalearn_lr": "task.inner_steps=9 task.outer_lr=0.1 task.differentiation=reverse",
+    "rmsprop": "optimizer.alpha=0.9 optimizer.initial=1.0",
+    "metalearn_activation": """task.protocol=corrected task.scale=0.1 task.meta_hidden=9 task.inner_steps=300
+        task.loss_window=9 task.hidden_noise=0 task.outer_lr=0.1 task.clamp=0.2 task.snapshot_every=9 task.trials=9
+        task.trial_lrs=[0.1] task.trial_steps=9 task.long_trial_steps=null task.trial_data_seed=9""",
+}
+"""Changes that can change a run's numbers, whatever they are in that run: one for each key."""
+
+LABELLED = """trainer.accelerator=cpu trainer.memory=1 trainer.stack=2 trainer.threads=1 trainer.checkpoint_seconds=1
+    trainer.may_diverge=true
+    tracking.uri=sqlite:///x.db tracking.experiment=other force=true plan=true
+    hydra.run.dir=elsewhere hydra/launcher=basic"""
+"""Changes of where, how and why a run is trained, how it is shown and where it is recorded."""
+
+FOLLOW = {"model.input_size", "model.name", "model._target_", "data.name", "task._target_"}
+"""Keys that follow from a choice of another one."""
+
+
+@pytest.fixture(scope="module")
+def composer() -> Composer:
+    return Composer.of(ROOT / "conf")
+
+
+def changed(composer: Composer, base: str, text: str = "") -> str:
+    """Fingerprint of the run of a base after one change; composing each from scratch would take a minute."""
+    overrides, change = BASES[base], parse_override(text) if text else None
+    if change is None or composer.is_choice(change):
+        return fingerprint(validate(composer.base("config", [*overrides, *filter(None, [text])]).resolved))
+    return fingerprint(validate(composer.base("config", overrides).values({change.key_or_group: change.value()})))
+
+
+@pytest.mark.parametrize("base", NUMBERS)
+def test_what_can_change_the_numbers_changes_the_fingerprint(composer: Composer, base: str) -> None:
+    prints = {text: changed(composer, base, text) for text in ["", *NUMBERS[base].split()]}
+    assert len(set(prints.values())) == len(prints), prints
+
+
+@pytest.mark.parametrize("override", LABELLED.split())
+def test_where_and_how_a_run_is_trained_shown_or_recorded_does_not(make_run: MakeRun, override: str) -> None:
+    assert fingerprint(make_run(override)) == fingerprint(make_run())
+
+
+def test_every_key_of_the_schema_is_in_one_of_the_two_lists() -> None:
+    def keys(texts: str) -> set[str]:
+        return {text.partition("=")[0] for text in texts.split()}
+
+    numbers, labels = keys(" ".join(NUMBERS.values())), keys(LABELLED)
+    assert not numbers & labels
+    choices = {"task.name", "optimizer.name"}  # by task=lottery, optimizer=adamw
+    of_experiments = {"experiment", "profile", "profiles"}
+    assert set(schema_keys()) - numbers - labels == FOLLOW | choices | of_experiments
+    assert {key for key in labels if not key.startswith(("tracking", "hydra"))} - {
+        "force",
+        "plan",
+    } == LABELS - of_experiments
+
+
+def test_another_task_is_another_run(composer: Composer) -> None:
+    assert len({changed(composer, base) for base in BASES}) == len(BASES)
+
+
+def test_values_spelled_differently_are_one_run(make_run: MakeRun) -> None:
+    assert fingerprint(make_run("optimizer.lr=1e-2", "data.padding=[36, 60]")) == fingerprint(
+        make_run("optimizer.lr=0.01", "data.padding=[36,60]")
+    )
+    assert fingerprint(make_run("data.label_noise=0")) == fingerprint(make_run("data.label_noise=0.0"))
 
 
 def test_fingerprints_ignore_labels(make_run: MakeRun) -> None:
-    labelled = make_run().model_copy(update={"experiment": "classification", "profile": "quick"})
+    labelled = make_run().model_copy(update={"experiment": "classification", "profile": "quick", "profiles": {"x": {}}})
     assert fingerprint(make_run()) == fingerprint(labelled)
     assert signature(make_run()) == signature(labelled)
 
@@ -105,7 +201,7 @@ def test_halves_keep_every_run(make_run: MakeRun) -> None:
 
 def test_the_memory_budget_cuts_stacks(make_run: MakeRun) -> None:
     member = measure_member(make_run("model=mlp"))
-    one = (member.working + member.kept) / GIB
+    one = (member.working + member.data) / GIB
     run = make_run("model=mlp", f"trainer.memory={3.5 * one}")
     assert most_members([run]) == {signature(run): 3}
     tiny = make_run("model=mlp", f"trainer.memory={one / 10}")

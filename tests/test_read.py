@@ -54,7 +54,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, make_run: Callable[..., R
 
 def test_a_run_is_found_by_its_fingerprint_on_both_roads(recorded):
     wanted = fingerprint(recorded.runs[0])
-    found = [read.read_runs(uri, fingerprint=wanted, folder="first", metrics=("test/acc",)) for uri in recorded.roads]
+    found = [
+        read.read_runs(uri, fingerprints=[wanted], folder="first", metrics=("test/acc",)) for uri in recorded.roads
+    ]
     for runs in found:
         assert runs.table["run_id"].tolist() == [recorded.again]  # trained twice, the newest counts
         assert runs.table["seed"].tolist() == [0]
@@ -65,9 +67,9 @@ def test_a_run_is_found_by_its_fingerprint_on_both_roads(recorded):
 def test_a_fingerprint_is_looked_for_among_the_runs_that_are_asked_for(recorded):
     wanted = fingerprint(recorded.runs[0])
     for uri in recorded.roads:
-        inside = read.read_runs(uri, sweep="outputs/today", fingerprint=wanted)
+        inside = read.read_runs(uri, sweep="outputs/today", fingerprints=[wanted])
         assert inside.table["run_id"].tolist() == [recorded.ids[0]]
-        assert len(read.read_runs(uri, fingerprint="0" * 64)) == 0
+        assert len(read.read_runs(uri, fingerprints=["0" * 64])) == 0
 
 
 def test_sweeps_are_listed_oldest_first_with_their_names_on_both_roads(recorded):

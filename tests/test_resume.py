@@ -12,7 +12,8 @@ import pytest
 from mnist1d.config import Run
 from mnist1d.plan import Stack
 from mnist1d.resume import checkpoint_path
-from tests.test_train import Store, command, train
+from tests.test_faults import sabotaged
+from tests.test_train import SMALL, Store, command, train
 
 MakeRun = Callable[..., Run]
 
@@ -69,7 +70,43 @@ def test_a_killed_search_goes_on_and_ends_with_the_same_numbers(tmp_path: Path) 
     assert len(expected) == 2
     assert len(expected["mlp criterion=magnitude"]["test/acc"]) > 50
     assert measured(cut) == expected
+    assert done.stderr == ""
     assert list((cut / "mlruns" / "checkpoints").glob("*.ckpt")) == []
+    assert done.stdout.startswith("2 runs of a process that is gone are marked FAILED\n")
+    parents = [run for run in Store(cut).runs() if run.data.tags["mnist1d.kind"] == "sweep"]
+    assert [run.info.status for run in parents] == ["FINISHED"], "it goes on in the same sweep"
+    assert sorted(run.info.status for run in Store(cut).children_of(parents[0])) == 2 * ["FAILED"] + 2 * ["FINISHED"]
+
+
+KILLED_IN_THE_MIDDLE = """
+    import os, signal
+    from mnist1d.resume import Saver
+    save = Saver.on_train_batch_end
+
+    def save_and_die(self, trainer, *rest):
+        save(self, trainer, *rest)
+        if trainer.global_step > 1000:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Saver.on_train_batch_end = save_and_die
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+def test_a_stack_goes_on_beside_finished_ones_and_without_a_member_that_was_recorded_before(tmp_path: Path) -> None:
+    common = ("model=logistic", "trainer.eval_every=100", "trainer.checkpoint_seconds=0", *SMALL[:2], *SMALL[4:])
+    sweep = ("-m", "seed=0,1", "trainer.max_steps=31,3000", *common)
+    assert train(tmp_path, "seed=0", "trainer.max_steps=3000", *common).returncode == 0
+    assert sabotaged(tmp_path, KILLED_IN_THE_MIDDLE, *sweep).returncode == -signal.SIGKILL
+    plan = train(tmp_path, *sweep, "plan=true")
+    assert "3 of 4 runs are recorded already" in plan.stdout
+    assert ["3000", "1", "1999", "1001"] in [line.split()[:4] for line in plan.stdout.splitlines()]
+    done = train(tmp_path, *sweep)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 of 4 runs are recorded already" in done.stdout
+    assert "\n1 run goes on at step 1,001 of 3,000\n" in done.stdout
+    points = measured(tmp_path)["logistic max_steps=3000 seed=1"]["test/acc"]
+    assert [step for step, _ in points] == [*range(0, 3000, 100), 2999]
 
 
 def test_what_is_found_again_is_the_same_runs_in_the_same_store(make_run: MakeRun) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from mnist1d import terminal
 from mnist1d.analysis.intervals import Interval
 from mnist1d.summary import Row
-from mnist1d.terminal import Terminal, duration
+from mnist1d.terminal import Terminal, duration, size
 
 
 class Screen:
@@ -50,6 +50,49 @@ def test_the_plan_counts_runs_settings_stacks_and_steps(screen: Screen) -> None:
 def test_a_plan_says_no_time_that_is_unknown_or_over_at_once(screen: Screen, seconds: float | None) -> None:
     screen.terminal.plan(runs=1, settings=1, stacks=1, steps=6001, where="http://lab:5000", seconds=seconds)
     assert screen.lines() == ["1 run · 1 setting · 1 stack · 6.0k run-steps", "recorded in http://lab:5000"]
+
+
+def test_a_plan_without_anything_to_train_says_no_stacks(screen: Screen) -> None:
+    screen.terminal.plan(runs=4, settings=2, stacks=0, steps=0, where="http://lab:5000", seconds=0.0)
+    assert screen.lines()[0] == "4 runs · 2 settings"
+
+
+def test_recorded_runs_are_counted_in_one_line_which_names_other_code(screen: Screen) -> None:
+    screen.terminal.recorded(0, 20)
+    screen.terminal.recorded(14, 20)
+    screen.terminal.recorded(1, 1, ["abc"])
+    screen.terminal.recorded(1_400, 2_000, ["abc", "def-dirty", "abc"])
+    assert screen.lines() == [
+        "14 of 20 runs are recorded already; force=true trains them again",
+        "1 of 1 run is recorded already; force=true trains them again (1 comes from other code or versions: abc)",
+        "1,400 of 2,000 runs are recorded already; force=true trains them again "
+        "(3 come from other code or versions: abc, def-dirty)",
+    ]
+
+
+def test_orphans_are_counted(screen: Screen) -> None:
+    for count in (0, 1, 2):
+        screen.terminal.orphans(count)
+    assert screen.lines() == [
+        "1 run of a process that is gone is marked FAILED",
+        "2 runs of a process that is gone are marked FAILED",
+    ]
+
+
+def test_columns_are_cut_to_the_first_thirty(screen: Screen) -> None:
+    screen.terminal.columns([], {"runs": []}, "settings")
+    screen.terminal.columns([{"model.hidden": i} for i in range(1, 33)], {"runs": list(range(101, 133))}, "settings")
+    lines = screen.lines()
+    assert lines[2].split() == ["1", "101"]
+    assert lines[-2].split() == ["30", "130"]
+    assert lines[-1] == "… and 2 more settings"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "1 kB"), (41_000, "41 kB"), (1_240_000, "1.2 MB"), (53e6, "53 MB"), (76.4e9, "76 GB")]
+)
+def test_sizes_are_written_for_people(count: float, text: str) -> None:
+    assert size(count) == text
 
 
 def test_the_table_shows_percent_with_half_the_interval_n_and_failed(screen: Screen) -> None:

@@ -54,6 +54,9 @@ class Store:
         (parent,) = [run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags]
         return parent
 
+    def children_of(self, parent: Run) -> list[Run]:
+        return [run for run in self.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+
     def children(self) -> dict[str, Run]:
         return {run.info.run_name: run for run in self.runs() if "mlflow.parentRunId" in run.data.tags}
 
@@ -151,7 +154,7 @@ def test_the_slow_road_gives_the_same_numbers(
 
 def test_a_single_run_stands_alone_and_seed_0_is_a_seed(tmp_path: Path) -> None:
     for seed in (0, 0, 1):
-        done = train(tmp_path, "model=logistic", f"seed={seed}", *SMALL)
+        done = train(tmp_path, "model=logistic", f"seed={seed}", "force=true", *SMALL)
         assert done.returncode == 0, done.stderr
     first, again, other = (run.data.metrics["test/loss"] for run in Store(tmp_path).runs())
     assert first == again != other
@@ -244,11 +247,12 @@ def test_interrupting_a_sweep_marks_its_runs_killed_and_keeps_what_was_measured(
     wait_for_metrics(tmp_path / "mlruns" / "mlflow.db", process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "Traceback" not in out + err
+    assert (process.returncode, err) == (128 + signal.SIGINT, "")
+    assert "Traceback" not in out
     assert out.rstrip().endswith(f"Go on with:  python train.py {shlex.join(endless)}")
     children = Store(tmp_path).children()
     assert [run.info.status for run in children.values()] == ["KILLED", "KILLED"]
+    assert {run.data.tags["mnist1d.reason"] for run in children.values()} == {"interrupted by Ctrl-C (SIGINT)"}
     assert all(run.data.metrics["test/acc"] > 0 for run in children.values())
     assert Store(tmp_path).parent().info.status == "KILLED"
 
@@ -304,11 +308,16 @@ def test_what_breaks_is_a_failure_even_where_runs_may_diverge(own: Path, tmp_pat
     assert "broken on purpose" in done.stdout
 
 
-def test_the_command_after_a_failure_trains_the_failed_run_alone(tmp_path: Path) -> None:
-    done = train(tmp_path, "-m", "model=logistic,mlp", "optimizer=sgd", "optimizer.lr=0.1,1e30", "seed=0,1", *SMALL)
-    commands = printed_commands(done)
-    assert len(commands) == 2  # logistic regression survives even this rate
-    again = train(tmp_path, *commands[0])
+def test_the_command_after_a_failure_trains_the_failed_runs_alone(tmp_path: Path) -> None:
+    asked = ("-m", "model=logistic,mlp", "optimizer=sgd", "optimizer.lr=0.1,1e30", "seed=0,1", *SMALL)
+    done = train(tmp_path, *asked)
+    (command,) = printed_commands(done)
+    assert command == list(asked)
+    again = train(tmp_path, *command)
     assert again.returncode == 1
-    assert "1 run · 1 setting" in again.stdout
+    assert "6 of 8 runs are recorded already" in again.stdout  # logistic regression survives even this rate
+    assert "2 runs failed" in again.stdout
     assert "loss became" in again.stdout
+    names = [run.info.run_name for run in Store(tmp_path).runs() if run.info.status == "FAILED"]
+    failed = ["mlp lr=1e+30 seed=0", "mlp lr=1e+30 seed=1"]
+    assert sorted(name for name in names if "lr" in name) == sorted(2 * failed)

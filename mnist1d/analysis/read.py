@@ -11,6 +11,7 @@ them; under write-ahead logging it does not wait at all.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sqlite3
@@ -92,7 +93,7 @@ def read_runs(
     sweep: str | None = None,
     metrics: Sequence[str] = (),
     folder: str | None = None,
-    fingerprint: str | None = None,
+    fingerprints: Sequence[str] | None = None,
 ) -> Runs:
     """Read runs, their configs and final metrics, and the histories of the metrics named.
 
@@ -101,13 +102,14 @@ def read_runs(
     sweep        only runs whose tag mnist1d.sweep is this
     metrics      the metrics whose histories are read
     folder       only runs in this MLflow experiment (the config's tracking.experiment)
-    fingerprint  only runs whose tag mnist1d.fingerprint is this: one run, however often it was trained
+    fingerprints only runs whose tag mnist1d.fingerprint is one of these, each however often it was trained
 
     Of runs with equal fingerprints the newest FINISHED one counts, or the newest if none finished. A local
     store that does not exist yet gives empty Runs and is not created. Raises StoreError where there is a
     store and it cannot be read.
     """
-    wanted = _Wanted(experiment, sweep, folder, tuple(metrics), fingerprint)
+    prints = None if fingerprints is None else tuple(fingerprints)
+    wanted = _Wanted(experiment, sweep, folder, tuple(metrics), prints)
     parts = _by_either_road(
         uri,
         short=lambda database: _from_sqlite(database, wanted),
@@ -150,7 +152,7 @@ class _Wanted:
     sweep: str | None
     folder: str | None
     metrics: tuple[str, ...]
-    fingerprint: str | None = None
+    fingerprints: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ WITH chosen AS (
   WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
     AND (:folder IS NULL OR experiments.name = :folder)
     AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mnist1d.fingerprint'
-                     AND (:fingerprint IS NULL OR value = :fingerprint))
+                     AND (:fingerprints IS NULL OR value IN (SELECT value FROM json_each(:fingerprints))))
     AND (:sweep IS NULL
          OR run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mnist1d.sweep' AND value = :sweep))
     AND (:experiment IS NULL
@@ -198,7 +200,8 @@ _SWEEP_COLUMNS = ["run_id", "key", "name", "started", "status", "folder"]
 
 
 def _from_sqlite(database: Path, wanted: _Wanted) -> _Parts:
-    names: dict[str, Any] = {key: getattr(wanted, key) for key in ("experiment", "sweep", "folder", "fingerprint")}
+    names: dict[str, Any] = {key: getattr(wanted, key) for key in ("experiment", "sweep", "folder")}
+    names["fingerprints"] = None if wanted.fingerprints is None else json.dumps(wanted.fingerprints)
     marks = ", ".join(f":metric{i}" for i in range(len(wanted.metrics)))
     names |= {f"metric{i}": metric for i, metric in enumerate(wanted.metrics)}
     with _reading(database) as connection:
@@ -224,7 +227,9 @@ def _sweeps_from_sqlite(database: Path, folder: str | None) -> pd.DataFrame:
 
 def _reading(database: Path) -> closing[sqlite3.Connection]:
     """A connection that cannot write, and that waits for whoever is committing just then."""
-    return closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=20))
+    # under write-ahead logging even a reader needs a file of its own, unless it is told that nobody writes
+    still = "" if os.access(database.parent, os.W_OK) else "&immutable=1"
+    return closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro{still}", uri=True, timeout=20))
 
 
 # -- the long road: any store, through the client ---------------------------------------------------------
@@ -233,6 +238,8 @@ def _reading(database: Path) -> closing[sqlite3.Connection]:
 def _from_client(uri: str, wanted: _Wanted) -> _Parts:
     with _client(uri) as client:
         runs = _search(client, _clauses(wanted), _folders(client, wanted.folder))
+        if wanted.fingerprints is not None:  # the search language has no list of values for a tag
+            runs = [run for run in runs if run.data.tags[FINGERPRINT] in wanted.fingerprints]
         return _parts(runs, _points(client, runs, wanted.metrics))
 
 
@@ -277,7 +284,8 @@ def _check_server(uri: str) -> None:
 
 def _clauses(wanted: _Wanted) -> list[str]:
     """The conditions in the search language of MLflow."""
-    marked = f"= {_quoted(wanted.fingerprint)}" if wanted.fingerprint is not None else "!= ''"
+    one = wanted.fingerprints is not None and len(wanted.fingerprints) == 1
+    marked = f"= {_quoted(wanted.fingerprints[0])}" if one and wanted.fingerprints else "!= ''"
     clauses = [f"tags.`{FINGERPRINT}` {marked}"]
     if wanted.experiment is not None:
         clauses.append(f"params.experiment = {_quoted(wanted.experiment)}")

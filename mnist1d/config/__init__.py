@@ -5,7 +5,7 @@ config into a `Run`, `parse_or_refuse(configs)` many, or ends the program as `ch
 The keys live in conf/, their types and limits in `schema`.
 """
 
-from mnist1d.config.command import check
+from mnist1d.config.command import check, no_folders_for_a_plan
 from mnist1d.config.faults import ConfigError, Fault, refuse
 from mnist1d.config.schema import SGD, Adam, Data, Model, Optimizer, RMSprop, Run, Tracking, Trainer
 from mnist1d.config.validate import parse, parse_or_refuse, validate
@@ -23,6 +23,7 @@ __all__ = [
     "Tracking",
     "Trainer",
     "check",
+    "no_folders_for_a_plan",
     "parse",
     "parse_or_refuse",
     "refuse",

@@ -7,9 +7,11 @@ parsers read the command line, Hydra's own loader composes the configs.
 
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Any, get_args
 
 from mnist1d.config.faults import Absent, ConfigError, Conflict, Fault, refuse
@@ -24,7 +26,8 @@ if TYPE_CHECKING:  # Hydra takes 0.1 s to import: not for those who only want `R
     from mnist1d.compose import Base, Composer
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-ONE_VALUE = {"experiment", "profile"}  # an experiment brings its own sweep, the profile sets its size
+ONE_VALUE = {"experiment", "profile", "force", "plan"}  # an experiment brings its own sweep, the others are about it
+FIRST_FILES = 65_536  # bytes: room that Hydra's own files need at least
 MOST_VALUES = 200  # of one key that are looked at, from both ends
 MOST_COMBINATIONS = 10_000  # of all keys; the launcher looks at every job again before it trains any
 
@@ -105,6 +108,17 @@ def contradictions(overrides: "Iterable[Override]") -> Iterator[Fault]:
             yield Fault(key, Absent, f"given twice, as {seen[key]} and as {text}")
 
 
+@contextmanager
+def no_folders_for_a_plan(argv: list[str]) -> Iterator[None]:
+    """Where a sound command line asks for plan=true, send Hydra's output to a folder that is gone afterwards."""
+    if not any(override.key_or_group == "plan" and override.value() is True for override in read(argv[1:])[0]):
+        yield
+        return
+    with TemporaryDirectory() as folder:
+        argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+        yield
+
+
 @dataclass(frozen=True)
 class Setting:
     """A key of the user's config and the values it is to take, each with its spelling on the command line."""
@@ -177,6 +191,8 @@ class Examination:
         else:
             self.found += [_not_swept(setting) for setting in typed if setting.swept and setting.key not in ONE_VALUE]
             self._examine_jobs(typed)
+        if not any(setting.key == "plan" and setting.values[0][1] is True for setting in typed):
+            self.found += _unwritable(master, "sweep" if multirun else "run")
 
     def _is_sound(self, override: "Override") -> bool:
         faults = list(self._form_faults(override))
@@ -388,6 +404,17 @@ def _no_grid(typed: "list[Override]", params: dict[str, str], grids: dict[str, d
 
 def _not_swept(setting: Setting) -> Fault:
     return Fault(setting.key, setting.typed, "several values: add -m to sweep over them, or type a list as key=[a,b]")
+
+
+def _unwritable(master: "DictConfig", kind: str) -> Iterator[Fault]:
+    """A fault if Hydra's output folder could not be made: Hydra would show where in its code it found that out."""
+    folder = Path(str(master.hydra[kind].dir)).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with TemporaryFile(dir=there) as file:
+            file.write(bytes(FIRST_FILES))
+    except OSError as error:
+        yield Fault(f"hydra.{kind}.dir", folder, f"cannot be made: {error.strerror}")
 
 
 def _not_added(key: str, typed: str) -> Fault:

@@ -241,6 +241,8 @@ class Run(Section):
     experiment: str | None = Field(description="experiment this run belongs to: a file in conf/experiment/")
     profile: Literal["smoke", "quick", "paper"] = Field(description="how much work an experiment does")
     profiles: dict[str, dict[str, Any]] = Field(description="what each profile means, set by the experiment")
+    force: bool = Field(description="train runs that are recorded already once more")
+    plan: bool = Field(description="show what would run, and train nothing")
     task: Annotated[
         Classification | Lottery | Contrastive | MetalearnLr | MetalearnActivation, Field(discriminator="name")
     ]
@@ -252,8 +254,9 @@ class Run(Section):
 
     def flat(self) -> dict[str, Any]:
         """Dotted key -> plain value (numbers, text, lists) of all keys that describe the run itself: without
-        `tracking` and `profiles`."""
-        return dict(_flatten(self.model_dump(by_alias=True, exclude={"tracking", "profiles"})))
+        `tracking`, `profiles`, `force` and `plan`."""
+        asides = {"tracking", "profiles", "force", "plan"}
+        return dict(_flatten(self.model_dump(by_alias=True, exclude=asides)))
 
     @property
     def steps(self) -> int:

@@ -1,0 +1,32 @@
+"""Ctrl-C and SIGTERM end a program in an orderly way: what was measured is written, then it exits."""
+
+import signal
+from types import FrameType
+
+NAMES = {signal.SIGINT: "Ctrl-C (SIGINT)", signal.SIGTERM: "SIGTERM"}
+
+
+class Interrupted(SystemExit):
+    """Raised where the program is when the signal arrives; ends it with the shell's status, 128 + the signal's number.
+
+    It is no `KeyboardInterrupt`, which Lightning would turn into exit status 1.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.name = NAMES[signal.Signals(signum)]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def listen() -> None:
+    """Raise `Interrupted` on the first signal; later ones are ignored, for the store is being written then."""
+    for signum in NAMES:
+        signal.signal(signum, _raise)
+
+
+def _raise(signum: int, _frame: FrameType | None) -> None:
+    for each in NAMES:
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(signum)

@@ -1,0 +1,97 @@
+"""`plan=true`: what a command line would train, what is recorded already and what it takes; nothing is written."""
+
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist1d import cost, remaining, summary
+from mnist1d.config import Run
+from mnist1d.plan import Stack, fingerprint, plan
+from mnist1d.resume import SQLITE, steps_done
+from mnist1d.terminal import Terminal, duration, size
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A stack that would be trained: after how many steps it goes on, and what it would take."""
+
+    stack: Stack
+    done: int
+    seconds: float | None
+    memory: int
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps that are left, of one member."""
+        return self.stack.runs[0].steps - self.done
+
+
+def show(runs: Sequence[Run]) -> None:
+    """Print what training `runs` would mean.
+
+    Raises:
+        StoreError: there is a store and it cannot be read.
+    """
+    terminal, flats = Terminal(), [run.flat() for run in runs]
+    prints, groups = [fingerprint(run) for run in runs], summary.settings(flats)
+    known = remaining.by_index(prints, {} if runs[0].force else remaining.recorded(runs))
+    fits = planned(runs, known)
+    seconds = [fit.seconds for fit in fits if fit.seconds is not None]
+    terminal.plan(
+        runs=len(runs),
+        settings=len(groups),
+        stacks=len(fits),
+        steps=sum(len(fit.stack) * fit.steps for fit in fits),
+        where=runs[0].tracking.uri,
+        seconds=sum(seconds) if len(seconds) == len(fits) else None,
+    )
+    terminal.recorded(len(known), len(runs), [run.code[0] for run in known.values() if not run.of_this_code])
+    swept = [key for key in summary.swept_keys(flats) if key not in summary.SEEDS]
+    counts = {"runs": [len(group) for group in groups], "recorded": [len(known.keys() & group) for group in groups]}
+    terminal.columns([_shared(flats, group, swept) for group in groups], counts, "settings")
+    terminal.columns([_shared(flats, fit.stack.indices, swept) for fit in fits], _columns(fits), "stacks")
+    if fits:
+        missing = [run for index, run in enumerate(runs) if index not in known]
+        terminal.say(f"memory about {size(max(fit.memory for fit in fits))} · disk about {_disk(missing)}")
+    terminal.say("plan=true: nothing was trained or written.")
+
+
+def planned(runs: Sequence[Run], known: Mapping[int, remaining.Recorded]) -> list[Fit]:
+    """The fits that are left when the runs at the places in `known` are recorded."""
+    left = (remaining.left(stack, known) for stack in plan(runs, cost.most_members(runs)))
+    stacks = [stack for stack in left if stack is not None]
+    seconds = cost.stack_seconds(stacks)
+    fits = []
+    for index, stack in enumerate(stacks):
+        done = steps_done(stack)
+        rest = None if seconds is None else seconds[index] * (1 - done / stack.runs[0].steps)
+        fits.append(Fit(stack, done, rest, cost.stack_bytes(stack)))
+    return fits
+
+
+def _shared(flats: Sequence[summary.Flat], indices: Collection[int], swept: Sequence[str]) -> dict[str, Any]:
+    """Those of the swept keys whose value the runs at `indices` share."""
+    shared = {key: flats[min(indices)][key] for key in swept if key in flats[min(indices)]}
+    return {key: value for key, value in shared.items() if all(flats[index][key] == value for index in indices)}
+
+
+def _columns(fits: Sequence[Fit]) -> dict[str, list[Any]]:
+    return {
+        "runs in stack": [len(fit.stack) for fit in fits],
+        "steps": [fit.steps for fit in fits],
+        "goes on at": [fit.done or "–" for fit in fits],
+        "time": ["–" if fit.seconds is None else duration(fit.seconds) for fit in fits],
+        "memory": [size(fit.memory) for fit in fits],
+    }
+
+
+def _disk(runs: Sequence[Run]) -> str:
+    needed, uri = size(sum(map(cost.disk_bytes, runs))), runs[0].tracking.uri
+    if not uri.startswith(SQLITE):
+        return needed
+    folder = Path(uri.removeprefix(SQLITE)).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return f"{needed} of {size(shutil.disk_usage(folder).free)} free"

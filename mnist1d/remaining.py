@@ -1,0 +1,100 @@
+"""What of a sweep is recorded already, and what is left to train.
+
+Stacks are planned from all runs that were asked for, whatever is recorded: so a fit that was cut off finds its
+checkpoint again, which is named by its members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mnist1d import provenance, summary
+from mnist1d.analysis.read import FINGERPRINT, SWEEP, read_runs
+from mnist1d.config import Run
+from mnist1d.plan import Stack, fingerprint
+from mnist1d.resume import checkpoint_path
+from mnist1d.tracking import COPY_TAG
+
+GIT, VERSIONS = "mnist1d.git", "mnist1d.versions"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished run in the store.
+
+    Attributes:
+        run_id: MLflow's id.
+        name: the run's name in the UI.
+        sweep: the sweep it belongs to, None for a run that was trained alone.
+        finals: its final metrics.
+        code: the state of the code and the versions it was trained with.
+        copied: whether it was trained for another sweep and copied into this one.
+    """
+
+    run_id: str
+    name: str
+    sweep: str | None
+    finals: dict[str, float]
+    code: tuple[str, str]
+    copied: bool
+
+    @property
+    def of_this_code(self) -> bool:
+        """Whether code and versions are those that would train it now."""
+        tags = provenance.tags()
+        return self.code == (tags[GIT], tags[VERSIONS])
+
+
+def recorded(runs: Iterable[Run]) -> dict[str, Recorded]:
+    """Finished runs in the store of `runs` that equal one of them, by fingerprint; the newest of each.
+
+    Nothing is written, and a local store that does not exist is not made. Raises `analysis.read.StoreError`.
+    """
+    by_print = {fingerprint(run): run for run in runs}
+    place = next(iter(by_print.values())).tracking
+    found = read_runs(place.uri, folder=place.experiment, fingerprints=tuple(by_print)).finished
+    return {row[FINGERPRINT]: _recorded(row) for _, row in found.iterrows()}
+
+
+def _recorded(row: pd.Series) -> Recorded:
+    def text(key: str) -> str:
+        return str(row[key]) if key in row and isinstance(row[key], str) else ""
+
+    numbers = {str(key): value for key, value in row.items() if isinstance(value, float)}
+    finals = {key: value for key, value in summary.finals(numbers).items() if value == value}
+    code = (text(GIT), text(VERSIONS))
+    return Recorded(row["run_id"], row["name"], text(SWEEP) or None, finals, code, bool(text(COPY_TAG)))
+
+
+def left(stack: Stack, known: Mapping[int, Recorded], sweep: str | None = None) -> Stack | None:
+    """What of a planned stack is to be trained, when the runs with the indices in `known` are recorded; None: nothing.
+
+    The members that are missing. Where a fit was cut off while its members were being recorded, it goes on with all
+    of them: from its checkpoint that takes half a minute at most.
+
+    Args:
+        stack: as it was planned, whatever is recorded.
+        known: recorded runs, by their places in the sweep.
+        sweep: the sweep that goes on, to tell runs that were trained in it from others.
+    """
+    missing = _without(stack, known)
+    if missing is None:
+        return None
+    others = [index for index, run in known.items() if run.copied or run.sweep != sweep]
+    for cut_off in (stack, _without(stack, others)):
+        if cut_off is not None and checkpoint_path(cut_off).exists():
+            return cut_off
+    return missing
+
+
+def _without(stack: Stack, indices: Collection[int]) -> Stack | None:
+    kept = [(run, index) for run, index in zip(stack.runs, stack.indices, strict=True) if index not in indices]
+    return Stack(tuple(run for run, _ in kept), tuple(index for _, index in kept)) if kept else None
+
+
+def by_index(prints: Sequence[str], known: Mapping[str, Recorded]) -> dict[int, Recorded]:
+    """`known`, by the places of the runs with these fingerprints in the sweep."""
+    return {index: known[print_] for index, print_ in enumerate(prints) if print_ in known}

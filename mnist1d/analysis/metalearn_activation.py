@@ -54,6 +54,10 @@ ARMS = {
 }
 """Ways of learning -> look."""
 HAND_FIT = "hand_fit"
+PAPER = ("relu", "elu", "swish", "softplus", "tanh", "sigmoid")
+"""The standard functions that the paper compares with."""
+SETS = ("best", "paper")
+"""Sets of standard functions of which the best one is looked for: all, or the paper's."""
 LAST = 6
 """A run's accuracy is the mean over this part of its trainings, the last."""
 SLIGHT = 0.001
@@ -189,10 +193,11 @@ def _without_curves(done: pd.DataFrame, curves: Curves) -> list[str]:
 def gain(done: pd.DataFrame, over: str = "best") -> pd.Series:
     """Accuracy (points) of the function that the reference's way learns, beyond others by the same protocol; by seed.
 
-    over  best (the standard function with the highest accuracy on that seed, which must have all of them) or an arm
+    over  best or paper (of the standard functions, or of the paper's, the one with the highest accuracy on that seed,
+          which must have all of them) or an arm
     """
     others = done[(done["task.protocol"] == "reference") & ~done["learned"]]
-    others = others[others["standard"] if over == "best" else others["arm"] == over]
+    others = others[others["arm"].isin(_rivals(others, over))]
     rivals = others.pivot_table(index="seed", columns="arm", values="accuracy").dropna().max(axis=1)
     return (level(done, "accuracy", {"arm": "reference"}) - rivals).dropna()
 
@@ -200,19 +205,28 @@ def gain(done: pd.DataFrame, over: str = "best") -> pd.Series:
 def tried(trials: pd.DataFrame, arm: str, over: str | None = None, length: str = "short") -> pd.Series:
     """Accuracy (%) in trials, or points beyond another arm; by trial.
 
-    over    best (the standard function that is best on average over the trials), an arm, or None
+    over    best or paper (of the standard functions, or of the paper's, the best on average), an arm, or None
     length  short or long; raises ValueError for another
     """
     if length not in LENGTHS:
         raise ValueError(f"length is short or long, not {length!r}")
-    over = best_standard(trials, length) if over == "best" else over
+    over = best_standard(trials, length, over) if over in SETS else over
     found, rivals = (_in_trials(trials, name, length) for name in (arm, over))
     return found if over is None else (found - rivals).dropna()
 
 
-def best_standard(trials: pd.DataFrame, length: str) -> str:
-    """The standard function that is best on average over the trials that all of them have; "" where there is none."""
-    rows = trials[trials["standard"] & (trials["length"] == length)]
+def _rivals(rows: pd.DataFrame, over: str) -> list[str]:
+    """The arms among which the best is looked for."""
+    among = rows.loc[rows["standard"], "arm"] if over in SETS else rows.loc[rows["arm"] == over, "arm"]
+    return [arm for arm in dict.fromkeys(among) if over != "paper" or arm in PAPER]
+
+
+def best_standard(trials: pd.DataFrame, length: str, among: str = "best") -> str:
+    """The standard function that is best on average over the trials that all of them have; "" where there is none.
+
+    among  best: of all, or paper: of those that the paper has
+    """
+    rows = trials[trials["arm"].isin(_rivals(trials, among)) & (trials["length"] == length)]
     means = rows.pivot_table(index="seed", columns="arm", values="accuracy").dropna().mean()
     return str(means.idxmax()) if means.notna().any() else ""
 

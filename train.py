@@ -37,11 +37,13 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
 
     gc.disable()  # a quarter of the time that torch, Lightning and MLflow take to import is garbage collection
     from mnist1d.fit import fit, quiet
+    from mnist1d.reuse import settle_or_refuse
     from mnist1d.sweep import Sweep
     from mnist1d.tracking import TrackingError
 
     gc.enable()
     quiet()
+    runs = settle_or_refuse(runs)
     try:
         with Sweep(runs, HydraConfig.get()) as sweep:
             for stack in sweep.stacks:

@@ -117,7 +117,8 @@ def _find(place: Tracking, which: str) -> str:
             run = _best(client, place) if which == BEST else _one(client, which, place)
         load_learned(run.info.run_id, place.uri)
     except TrackingError as error:
-        raise _Unusable(" ".join(str(error).split()), f"a store that has learned functions: {LEARN}") from error
+        what = ": ".join(line.strip(" .") for line in str(error).splitlines()[:2])  # the third is advice
+        raise _Unusable(what, f"a store that has learned functions: {LEARN}") from error
     return str(run.info.run_id)
 
 

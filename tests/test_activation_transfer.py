@@ -73,4 +73,4 @@ def test_the_report_has_its_page(folder: Path) -> None:
     assert (report / "activation_transfer" / "transfer.png").stat().st_size > 10_000
     text = (report / "report.md").read_text()
     assert "Transfer of a learned activation function" in text
-    assert "| MLP, 3 hidden layers | learned |" in text
+    assert "| MLP, 3 layers | learned |" in text

@@ -104,8 +104,8 @@ def test_an_unknown_function_is_refused_with_the_nearest(whole: Page) -> None:
 def test_the_table_has_a_row_for_each_net_and_function(whole: Page) -> None:
     (table,) = whole.tables
     assert [row[:2] for row in table.rows[:6]] == [
-        *(("MLP, 2 hidden layers", name) for name in ("relu", "elu", "sine", "hand fit", "learned")),
-        ("MLP, 3 hidden layers", "relu"),
+        *(("MLP, 2 layers", name) for name in ("relu", "elu", "sine", "hand fit", "learned")),
+        ("MLP, 3 layers", "relu"),
     ]
     assert table.rows[4][2:] == ("75.0 ± 2.5", "+4.0 ± 0.0", "+2.0 ± 0.0", "0.01 (3)", "3")
     assert table.rows[-1][:5] == ("CNN", "learned", "65.0 ± 2.5", "-6.0 ± 0.0", "-8.0 ± 0.0")
@@ -114,7 +114,7 @@ def test_the_table_has_a_row_for_each_net_and_function(whole: Page) -> None:
 def test_the_picture_has_a_panel_for_each_net_and_says_n_and_the_command(whole: Page) -> None:
     (picture,) = whole.pictures
     axes = picture.figure.axes
-    assert [ax.get_title(loc="left") for ax in axes] == ["a  MLP, 2 hidden layers", "b  MLP, 3 hidden layers", "c  CNN"]
+    assert [ax.get_title(loc="left") for ax in axes] == ["a  MLP, 2 layers", "b  MLP, 3 layers", "c  CNN"]
     assert [len(ax.lines) for ax in axes] == [10, 10, 10]  # an interval and a mean for each function
     assert axes[0].lines[1].get_xdata() == pytest.approx([75.0])  # learned stands lowest
     assert axes[0].lines[1].get_markerfacecolor() != axes[0].lines[-1].get_markerfacecolor()
@@ -137,7 +137,7 @@ def test_one_net_alone_is_shown(kept: str) -> None:
     rows = [row for row in full() if row["run_id"].startswith(kept)]
     rows = [{key: value for key, value in row.items() if kept != "cnn" or key != "model.layers"} for row in rows]
     page = page_of(rows)
-    assert {row[0] for row in page.tables[0].rows} == {"CNN" if kept == "cnn" else "MLP, 3 hidden layers"}
+    assert {row[0] for row in page.tables[0].rows} == {"CNN" if kept == "cnn" else "MLP, 3 layers"}
     assert "nan" not in page.tables[0].markdown()
 
 

@@ -118,10 +118,10 @@ def accuracy_table(best: pd.DataFrame) -> Table:
             rows.append((_said(net), function.replace("_", " "), accuracy, *leads, rates, str(len(own))))
     return Table(
         "Test accuracy (%) of every function at the learning rate and step that validation accuracy chose",
-        ("net", "function", "accuracy", "beyond ReLU", "beyond the best standard one", "rates (seeds)", "n"),
+        ("net", "function", "accuracy", "beyond ReLU", "beyond the best", "rates (seeds)", "n"),
         tuple(rows),
-        "Mean ± half of the 95% t interval over n seeds; gains are paired by seed. The best standard function of a net "
-        "is the one with the highest mean over these seeds, which favours it.",
+        "Mean ± half of the 95% t interval over n seeds; gains are paired by seed. The best is the standard function "
+        "with the highest mean over these seeds in that net, which favours it. Layers are hidden ones.",
     )
 
 
@@ -156,4 +156,4 @@ def _functions(best: pd.DataFrame) -> list[str]:
 
 def _said(net: str) -> str:
     name, _, layers = net.partition(" ")
-    return f"{name.upper()}, {layers} hidden layers" if layers else name.upper()
+    return f"{name.upper()}, {layers} layers" if layers else name.upper()

@@ -41,11 +41,13 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     from mnist1d.analysis.read import StoreError
     from mnist1d.fit import fit, quiet
     from mnist1d.preview import show
+    from mnist1d.reuse import settle_or_refuse
     from mnist1d.sweep import Sweep
     from mnist1d.tracking import TrackingError
 
     gc.enable()
     quiet()
+    runs = settle_or_refuse(runs)
     if runs[0].plan:
         show(runs)
         return [math.nan] * len(runs) if isinstance(config, list) else math.nan

@@ -10,8 +10,8 @@ from torch import Tensor
 from mnist1d.blocks import Batches, StreamBatches
 from mnist1d.config import Run
 from mnist1d.loss import cross_entropy_stacked
-from mnist1d.models.make import make_model
 from mnist1d.problem import StackedProblem
+from mnist1d.reuse import make_member
 from mnist1d.stack import StackedModel, build_member
 
 EVAL_ROWS = 1000
@@ -100,7 +100,7 @@ class StackedClassification(StackedProblem):
 
     def __init__(self, runs: Sequence[Run]) -> None:
         super().__init__(runs)
-        self.model = StackedModel([build_member(partial(make_model, run.model), run.seed) for run in runs])
+        self.model = StackedModel([build_member(partial(make_member, run), run.seed) for run in runs])
         self._batches: Batches | StreamBatches
 
     def begin(self) -> None:

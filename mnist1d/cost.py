@@ -13,9 +13,9 @@ from mnist1d import hardware
 from mnist1d.classification import EVAL_ROWS
 from mnist1d.config import Run
 from mnist1d.loss import cross_entropy_stacked
-from mnist1d.models.make import make_model
 from mnist1d.optim import make_optimizer
 from mnist1d.plan import Stack, signature
+from mnist1d.reuse import make_member
 from mnist1d.stack import StackedModel, build_member
 
 GIB = 2**30
@@ -79,7 +79,7 @@ def saved_bytes(module: nn.Module, x: Tensor) -> int:
 
 def measure_member(run: Run) -> Member:
     """What `run` adds to a stack: weights, gradients and two moments, activations, data."""
-    model = StackedModel([build_member(partial(make_model, run.model), run.seed)])
+    model = StackedModel([build_member(partial(make_member, run), run.seed)])
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     x = torch.zeros(1, run.data.batch_size, run.data.final_seq_length)
     activations = saved_bytes(model, x)
@@ -160,7 +160,7 @@ def _probe(stack: Stack) -> float:
     """
     run, size = stack.runs[0], len(stack)
     hardware.use(run.trainer)
-    model = StackedModel([build_member(partial(make_model, run.model), run.seed)] * size)
+    model = StackedModel([build_member(partial(make_member, run), run.seed)] * size)
     optimizer = make_optimizer([r.optimizer for r in stack.runs], list(model.params.values()))
     x = torch.zeros(size, run.data.batch_size, run.data.final_seq_length)
     y = torch.zeros(size, run.data.batch_size, dtype=torch.long)

@@ -17,9 +17,9 @@ from mnist1d.blocks import Batches, Schedule, StackData, StreamBatches
 from mnist1d.classification import evaluate, train_steps
 from mnist1d.config import Run
 from mnist1d.config.tasks import Lottery
-from mnist1d.models.make import make_model
 from mnist1d.problem import StackedProblem
 from mnist1d.pruning import Layout, adjacency, kept, shuffled, sparsities
+from mnist1d.reuse import make_member
 from mnist1d.stack import StackedModel, build_member, member_generator
 
 FEATURES: dict[str, dict[str, object]] = {
@@ -166,7 +166,7 @@ def redrawn_member(run: Run) -> nn.Module:
 
 
 def _member(run: Run, seed: int, generator: torch.Generator) -> nn.Module:
-    member = build_member(partial(make_model, run.model), seed)
+    member = build_member(partial(make_member, run), seed)
     scheme = lottery(run).init
     for param in member.parameters() if scheme != "default" else ():
         if param.ndim < 2:

@@ -100,7 +100,8 @@ class _LookUp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tables: Tensor, z: Tensor) -> Tensor:
         found = Pieces.of(tables, z)
-        ctx.save_for_backward(found.slope())
+        if ctx.needs_input_grad[1]:
+            ctx.save_for_backward(found.slope())
         return found.value()
 
     @staticmethod
@@ -110,7 +111,10 @@ class _LookUp(torch.autograd.Function):
 
 
 def as_activation(tables: Tensor) -> Activation:
-    """Tables ``[4, N, pieces]`` as the activation of N nets, for arguments ``[N, ...]``; they are constant."""
+    """Tables ``[4, N, pieces]`` as the activation of N nets, for arguments ``[N, ...]``; they are constant.
+
+    One table, ``[4, 1, pieces]``, serves arguments of any shape.
+    """
     return Activation(lambda z: _LookUp.apply(tables, z), lambda z: Pieces.of(tables, z).slope())
 
 

@@ -433,16 +433,13 @@ def load_weights(run_id: str, uri: str) -> Checkpoint:
     Raises:
         TrackingError: no such store, run or weights, or the file is another run's.
     """
-    import torch
-
     advice = "Is the run id right, and did the run finish?"
     with (
         _explained(uri, f"fetching {WEIGHTS} of run {run_id}", advice),
         tempfile.TemporaryDirectory() as folder,
     ):
         client = _client(_reachable(uri, create=False))
-        path = client.download_artifacts(run_id, WEIGHTS, folder)
-        checkpoint: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = _checkpoint(client.download_artifacts(run_id, WEIGHTS, folder))
     if checkpoint["run_id"] != run_id:
         raise TrackingError(f"{WEIGHTS} of run {run_id} says that it belongs to run {checkpoint['run_id']}")
     return checkpoint
@@ -454,13 +451,24 @@ def find_run(path: str | Path) -> str:
     Raises:
         TrackingError: the file is missing or not one of ours.
     """
+    return _checkpoint(path)["run_id"]
+
+
+def _checkpoint(path: str | Path) -> Checkpoint:
     import torch
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        return str(content["run_id"])
+        return Checkpoint(state_dict=content["state_dict"], run_id=content["run_id"], config=content["config"])
     except Exception as error:  # torch raises half a dozen kinds for a file that is not its own
         raise TrackingError(f"{path} is not a weights file of a recorded run: {_first_line(error)}") from error
+
+
+@contextmanager
+def reading(uri: str) -> Iterator[MlflowClient]:
+    """A client of a store that is there; whatever goes wrong while it is used becomes a TrackingError."""
+    with _explained(uri, "reading it", "Set tracking.uri to a store that has runs."):
+        yield _client(_reachable(uri, create=False))
 
 
 def _open(uri: str, experiment: str) -> tuple[MlflowClient, str]:

@@ -78,6 +78,10 @@ allowed: two whole numbers in order, as [36,60]""")
 
 
 EXPERIMENTS = ", ".join(sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.yaml")))
+ACTIVATION = (
+    "one of relu, elu, swish, gelu, mish, softplus, tanh, sigmoid, sine, hand_fit or learned:best, "
+    "learned:RUN_ID (32 hexadecimal digits)"
+)
 MESSAGES = {
     "model=ggru": "model=ggru  no such option; nearest: gru; allowed: cnn, gru, logistic, mlp, shallow",
     "experiment=clasification": (
@@ -94,6 +98,22 @@ MESSAGES = {
     "optimizer=sgd optimizer.eps=1": (
         "optimizer.eps=1  optimizer=sgd has no such key, optimizer=adam and optimizer=adamw and optimizer=rmsprop have"
     ),
+    "model.activation=relo": f"model.activation=relo  must be {ACTIVATION}; nearest: relu",
+    "model.activation=learned:a42bf1": f"model.activation=learned:a42bf1  must be {ACTIVATION}",
+    "model=gru model.activation=tanh": (
+        "model.activation=tanh  model=gru has no such key, model=cnn and model=mlp and model=shallow have"
+    ),
+    "model=logistic model.activation=learned:best": (
+        "model.activation=learned:best  model=logistic has no such key, model=cnn and model=mlp and model=shallow have"
+    ),
+    "task=contrastive model=cnn model.activation=elu": (
+        "model.activation=elu  task=contrastive trains one kind of unit; allowed: relu"
+    ),
+    "task=metalearn_lr model=shallow optimizer=sgd optimizer.momentum=0 model.activation=learned:best": (
+        "model.activation=learned:best  a table cannot be differentiated as often as task=metalearn_lr needs; "
+        "allowed: a function that has a name"
+    ),
+    "model.layers=0": "model.layers=0  must be a whole number of at least 1",
     "-m model=mlp,cnn model.channels=3,4": "model.channels=3,4  model=mlp has no such key, model=cnn has",
     "model.name=cnn": (
         "model.name=cnn  follows from the group: type model=cnn; allowed: cnn, gru, logistic, mlp, shallow"
@@ -302,7 +322,14 @@ def test_parse_gives_typed_frozen_values(defaults: dict[str, Any]) -> None:
     run = parse(OmegaConf.create(defaults))
     assert (run.seed, run.profile, run.experiment) == (0, "paper", None)
     assert run.model.target == "mnist1d.models.MLP"
-    assert run.model.options == {"input_size": 40, "num_classes": 10, "hidden": 100, "residual": True}
+    assert run.model.options == {
+        "input_size": 40,
+        "num_classes": 10,
+        "hidden": 100,
+        "layers": 2,
+        "residual": True,
+        "activation": "relu",
+    }
     assert run.data.padding == (36, 60)
     assert run.data.rows == (4000, 0, 1000)
     assert run.optimizer.lr == 0.01

@@ -8,12 +8,20 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from mnist1d.models import CNN, GRU, MLP, Logistic
+from mnist1d.models.activation import Activation
 from mnist1d.models.linear import stacked_linear
+from mnist1d.tabulated import as_activation, tabulate
 
+TABLE = tabulate(lambda z: (z.cos()[None] + 1, -z.sin()[None]), dtype=torch.float64)
+"""Neither 0 nor straight at 0, where padding lies."""
 TWINS: dict[str, Callable[[], nn.Module]] = {
     "logistic": Logistic,
     "mlp residual": lambda: MLP(hidden=7),
     "mlp plain": lambda: MLP(hidden=7, residual=False),
+    "mlp one layer": lambda: MLP(hidden=7, layers=1),
+    "mlp three layers": lambda: MLP(hidden=7, layers=3, activation="hand_fit"),
+    "mlp three plain layers": lambda: MLP(hidden=7, layers=3, residual=False, activation="sine"),
+    "mlp table": lambda: MLP(hidden=7, activation=as_activation(TABLE)),
     "cnn of the paper": lambda: CNN(channels=4),
     "cnn odd length": lambda: CNN(39, 3, channels=3, kernel_sizes=(4, 2, 5)),
     "cnn one layer": lambda: CNN(channels=2, kernel_sizes=(2,)),
@@ -25,6 +33,12 @@ TWINS: dict[str, Callable[[], nn.Module]] = {
     "cnn max odd lengths": lambda: CNN(39, channels=3, kernel_sizes=(5, 3, 3), pooling="max"),
     "cnn avg odd lengths": lambda: CNN(39, channels=3, kernel_sizes=(5, 3, 3), pooling="avg"),
     "cnn l2 odd lengths": lambda: CNN(39, channels=3, kernel_sizes=(5, 3, 3), pooling="l2"),
+    "cnn gelu": lambda: CNN(channels=4, activation="gelu"),
+    "cnn table odd length": lambda: CNN(39, channels=3, kernel_sizes=(4, 2, 5), activation=as_activation(TABLE)),
+    "cnn none sine": lambda: CNN(channels=3, kernel_sizes=(3, 3), pooling="none", activation="sine"),
+    "cnn max elu odd lengths": lambda: CNN(39, channels=3, pooling="max", activation="elu"),
+    "cnn avg hand fit": lambda: CNN(channels=3, pooling="avg", activation="hand_fit"),
+    "cnn l2 tanh": lambda: CNN(channels=3, pooling="l2", activation="tanh"),
 }
 LENGTHS = {name: 39 if "odd" in name else 40 for name in TWINS}
 
@@ -62,12 +76,18 @@ def test_the_networks_of_the_pooling_study_have_their_number_of_parameters(pooli
     assert parameters(CNN(channels=20, kernel_sizes=(3, 3), pooling=pooling)) == expected
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3, 4])
+def test_a_hidden_layer_of_an_mlp_has_its_square_of_parameters(layers):
+    assert parameters(MLP(hidden=30, layers=layers)) == 41 * 30 + (layers - 1) * 31 * 30 + 310
+
+
 def test_initial_weights_are_those_of_pytorchs_layers_drawn_in_order():
     torch.manual_seed(3)
-    models = [Logistic(), MLP(), CNN()]
+    models = [Logistic(), MLP(), CNN(), MLP(hidden=9, layers=3)]
     torch.manual_seed(3)
     layers = [nn.Linear(40, 10), nn.Linear(40, 100), nn.Linear(100, 100), nn.Linear(100, 10)]
     layers += [nn.Conv1d(1, 25, 5), nn.Conv1d(25, 25, 3), nn.Conv1d(25, 25, 3), nn.Linear(125, 10)]
+    layers += [nn.Linear(40, 9), nn.Linear(9, 9), nn.Linear(9, 9), nn.Linear(9, 10)]
     drawn = [p for m in models for p in m.parameters()]
     expected = [p for layer in layers for p in layer.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(drawn, expected, strict=True))
@@ -123,6 +143,27 @@ def test_the_residual_connection_carries_the_first_hidden_layer_past_the_second(
         nn.init.constant_(model.linear2.bias, -1.0)
         first = model.linear1(x).relu()
         torch.testing.assert_close(model(x), model.linear3(first if residual else torch.zeros(4, 5)))
+
+
+def test_every_hidden_layer_but_the_first_is_added_to_its_input():
+    model, x = MLP(hidden=5, layers=3, activation="sine"), torch.randn(4, 40)
+    first = model.linear1(x).sin()
+    second = first + model.linear2(first).sin()
+    torch.testing.assert_close(model(x), model.linear4(second + model.linear3(second).sin()))
+
+
+def test_relu_by_another_road_gives_the_same_convolutions():
+    torch.manual_seed(0)
+    model, params = stack(lambda: CNN(channels=4), 3)
+    other = CNN(channels=4, activation=Activation(torch.relu, torch.relu))
+    x = torch.randn(3, 7, 40, dtype=torch.float64)
+    torch.testing.assert_close(other.forward_stacked(params, x), model.forward_stacked(params, x))
+
+
+def test_an_unknown_activation_is_refused():
+    for make in (MLP, CNN):
+        with pytest.raises(KeyError, match="relo"):
+            make(activation="relo")
 
 
 def test_pooling_takes_the_maximum_the_mean_and_the_root_of_the_sum_of_squares():

@@ -84,7 +84,7 @@ BASES = {
 """Command lines that between them have every key of the schema."""
 
 NUMBERS = {
-    "": """seed=1 model=logistic model.hidden=11 model.residual=false optimizer=adamw optimizer.lr=0.02
+    "": """seed=1 model=logistic model.hidden=11 model.residual=false model.layers=3 optimizer=adamw optimizer.lr=0.02
         optimizer.weight_decay=0.1 optimizer.betas=[0.8,0.999] optimizer.eps=1e-6 model.num_classes=11
         data.num_samples=4000 data.train_split=0.7 data.template_len=11 data.padding=[35,60] data.scale_coeff=0.3
         data.max_translation=47 data.corr_noise_scale=0.2 data.iid_noise_scale=0.03 data.shear_scale=0.7

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
+SMOKE = ("profile=smoke", "trainer.threads=1")
 SHORT = {"trainer.max_steps": "4", "trainer.eval_every": "2", "trainer.threads": "1", "trainer.accelerator": "cpu"}
 
 
@@ -31,7 +32,7 @@ def shortened(arguments: list[str]) -> list[str]:
     if any(argument.startswith("--") for argument in arguments):
         return arguments
     if any(argument.startswith("experiment=") for argument in arguments):
-        return [*(a for a in arguments if not a.startswith("profile=")), "profile=smoke", "trainer.threads=1"]
+        return [*(a for a in arguments if not a.startswith("profile=")), *SMOKE]
     kept = [a for a in arguments if a.partition("=")[0] not in SHORT]
     kept = [re.sub(r"range\(\d+\)", "range(2)", argument) for argument in kept]
     return [*kept, *(f"{key}={value}" for key, value in SHORT.items())]
@@ -73,6 +74,8 @@ def test_training_commands_run(line: str, tmp_path: Path) -> None:
         done = run("train.py", arguments, tmp_path)
         assert (done.returncode, done.stderr.strip()) == (2, block.partition("\n")[2].strip())
         return
+    if "activation_transfer" in line:  # takes a function that was learned before
+        assert run("train.py", ["-m", "experiment=metalearn_activation", *SMOKE], tmp_path).returncode == 0
     extra = own_model(tmp_path) if "model=wide" in line else []
     done = run("train.py", [*shortened(arguments), *extra], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

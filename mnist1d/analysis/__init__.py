@@ -12,6 +12,7 @@ TITLES = {
     "double_descent": "Double descent",
     "metalearn_lr": "Metalearning a learning rate",
     "metalearn_activation": "Metalearning an activation function",
+    "activation_transfer": "Transfer of a learned activation function",
     "simclr": "SimCLR",
     "pooling": "Pooling",
 }

@@ -142,7 +142,7 @@ class Setting:
     @property
     def typed(self) -> str:
         """All values, as one would type them."""
-        shown = [text for text, _ in self.values]
+        shown = [text.replace("\\:", ":") for text, _ in self.values]  # Hydra escapes what need not be
         return ",".join(shown if len(shown) <= 5 else [*shown[:3], "…", shown[-1]])
 
     @property

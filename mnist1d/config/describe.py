@@ -15,6 +15,9 @@ def allowed(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     """What a key accepts, to follow "must be": `a number from 0 to 1`, `one of max, avg`, `text or null`."""
     origin, arguments, metadata = get_origin(annotation), get_args(annotation), list(metadata)
     if origin is Annotated:
+        titles = [item.title for item in arguments[1:] if isinstance(item, FieldInfo) and item.title]
+        if titles:
+            return titles[0]
         return allowed(arguments[0], [*_unpacked(arguments[1:]), *metadata])
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
@@ -25,6 +28,13 @@ def allowed(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     if origin is list:
         return f"a list of {_items(arguments[0])}, as [a,b]{_limits(metadata)}"
     return _NOUNS.get(annotation, "a section of keys") + _limits(metadata)
+
+
+def choices(annotation: Any) -> list[str]:
+    """The texts that a key accepts by name: those of its literals."""
+    if get_origin(annotation) is Literal:
+        return [choice for choice in get_args(annotation) if isinstance(choice, str)]
+    return [choice for argument in get_args(annotation) for choice in choices(argument)]
 
 
 def _items(annotation: Any) -> str:

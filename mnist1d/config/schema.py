@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from mnist1d.config.describe import allowed
+from mnist1d.config.describe import allowed, choices
 from mnist1d.config.faults import Conflict, Fault
 from mnist1d.config.section import Decay, Positive, Section, Seed, Share, Size
 from mnist1d.config.tasks import Classification, Contrastive, Lottery, MetalearnActivation, MetalearnLr
+from mnist1d.spelling import nearest
 
 
 class Data(Section):
@@ -110,13 +111,20 @@ class Architecture(BaseModel):
     """Keys of the shipped architectures. A model of your own may use these, with these types, and others."""
 
     hidden: Positive = Field(description="hidden units: of each layer (mlp), of the state in each direction (gru)")
-    residual: bool = Field(description="skip connection round the second hidden layer")
+    layers: Positive = Field(description="hidden layers")
+    residual: bool = Field(description="skip connection round every hidden layer but the first")
     channels: Positive = Field(description="channels of every convolution")
     kernel_sizes: Annotated[list[Positive], Field(min_length=1)] = Field(description="width of each convolution")
     pooling: Literal["none", "stride", "max", "avg", "l2"] = Field(description="how a layer halves the length")
-    activation: Literal["relu", "elu", "swish", "gelu", "mish", "softplus", "tanh", "sigmoid", "sine", "hand_fit"] = (
-        Field(description="elementwise function of the hidden units")
-    )
+    activation: (
+        Literal["relu", "elu", "swish", "gelu", "mish", "softplus", "tanh", "sigmoid", "sine", "hand_fit"]
+        | Annotated[
+            str,
+            Field(
+                pattern="^learned:(best|[0-9a-f]{32})$", title="learned:best, learned:RUN_ID (32 hexadecimal digits)"
+            ),
+        ]
+    ) = Field(description="elementwise function of the hidden units")
 
 
 def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
@@ -140,6 +148,12 @@ class Model(Section, extra="allow"):
         """Arguments of the class: every key but the name and the class itself."""
         return {"input_size": self.input_size, "num_classes": self.num_classes, **(self.model_extra or {})}
 
+    @property
+    def learned(self) -> str | None:
+        """What follows `learned:` in `activation`, best or a run id; None for a function that has a name."""
+        kind, _, run_id = str(self.options.get("activation")).partition(":")
+        return run_id if kind == "learned" else None
+
     def conflicts(self) -> Iterator[Fault]:
         faults = list(self._architecture_faults())
         yield from faults or self._length_conflicts()
@@ -152,7 +166,9 @@ class Model(Section, extra="allow"):
                 _ARCHITECTURE[key].validate_python(value)
             except ValidationError:
                 field = Architecture.model_fields[key]
-                yield Fault(f"model.{key}", value, f"must be {allowed(field.annotation, field.metadata)}")
+                close = nearest(value, choices(field.annotation)) if isinstance(value, str) else ()
+                text = f"must be {allowed(field.annotation, field.metadata)}"
+                yield Fault(f"model.{key}", value, text, nearest=close)
 
     def _length_conflicts(self) -> Iterator[Fault]:
         extra = self.model_extra or {}
@@ -285,6 +301,8 @@ class Run(Section):
     def _contrastive_conflicts(self, task: Contrastive) -> Iterator[Fault]:
         if "kernel_sizes" not in self.model.options:
             yield Conflict("model.name", self.model.name, "has no convolutions, which task=contrastive trains", "cnn")
+        elif (activation := self.model.options.get("activation")) not in (None, "relu"):
+            yield Conflict("model.activation", activation, "task=contrastive trains one kind of unit", "relu")
         if task.neighbours > (rows := self.data.rows[0]):
             text = f"more than the {rows} training samples"
             yield Conflict("task.neighbours", task.neighbours, text, f"a whole number from 1 to {rows}")
@@ -296,6 +314,9 @@ class Run(Section):
         task, rule = f"task={self.task.name}", self.optimizer
         if self.model.name != "shallow":
             yield Conflict("model.name", self.model.name, f"has no gradient written out, which {task} needs", "shallow")
+        if self.model.learned is not None:
+            text = f"a table cannot be differentiated as often as {task} needs"
+            yield Conflict("model.activation", self.model.options["activation"], text, "a function that has a name")
         plain = rule.weight_decay == 0 and not (isinstance(rule, SGD) and rule.momentum)
         if isinstance(self.task, MetalearnLr) and not (isinstance(rule, SGD) and plain):
             text = f"{task} learns the rate of plain gradient descent"

@@ -15,10 +15,26 @@ Elementwise = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise function and its derivative, each differentiable in turn."""
+    """An elementwise function and its derivative, each differentiable in turn.
+
+    Attributes:
+        value: the function.
+        derivative: its derivative.
+        in_place: the function, written over its argument, where that is possible and differentiable.
+    """
 
     value: Elementwise
     derivative: Elementwise
+    in_place: Elementwise | None = None
+
+    @classmethod
+    def of(cls, given: str | Activation) -> Activation:
+        """The function of a name in `ACTIVATIONS`, or the one given. Raises KeyError for another name."""
+        return ACTIVATIONS[given] if isinstance(given, str) else given
+
+    def spent(self, z: Tensor) -> Tensor:
+        """The function of an argument that nobody else needs: it may be overwritten."""
+        return (self.in_place or self.value)(z)
 
 
 def _logistic_slope(z: Tensor) -> Tensor:
@@ -45,10 +61,15 @@ def _straight(pieces: Sequence[tuple[float, float, float]]) -> Activation:
     ends = torch.tensor([end for end, _, _ in pieces[:-1]], dtype=torch.float64)
     slopes, offsets = (torch.tensor([piece[k] for piece in pieces], dtype=torch.float64) for k in (1, 2))
 
-    def pick(values: Tensor, z: Tensor) -> Tensor:
-        return values.to(z)[torch.bucketize(z.detach(), ends.to(z), right=True)]
+    def picked(z: Tensor, *columns: Tensor) -> list[Tensor]:
+        number = torch.bucketize(z.detach(), ends.to(z), right=True).flatten()
+        return [column.to(z).index_select(0, number).view_as(z) for column in columns]
 
-    return Activation(lambda z: pick(slopes, z) * z + pick(offsets, z), lambda z: pick(slopes, z))
+    def value(z: Tensor) -> Tensor:
+        slope, offset = picked(z, slopes, offsets)
+        return torch.addcmul(offset, slope, z)
+
+    return Activation(value, lambda z: picked(z, slopes)[0])
 
 
 _HAND_FIT = (
@@ -62,7 +83,7 @@ _HAND_FIT = (
 """What the reference's notebook read off the activation it had learned: end of a piece, slope, offset."""
 
 ACTIVATIONS = {
-    "relu": Activation(torch.relu, lambda z: (z > 0).to(z)),
+    "relu": Activation(torch.relu, lambda z: (z > 0).to(z), torch.relu_),
     "elu": Activation(F.elu, lambda z: z.clamp(max=0).exp()),
     "swish": Activation(F.silu, _swish_slope),
     "gelu": Activation(F.gelu, _gelu_slope),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .activation import ACTIVATIONS, Activation
 from .linear import stacked_linear, sum_rows
 
 POOLING = ("none", "stride", "max", "avg", "l2")
@@ -24,12 +25,19 @@ _CHUNK = 150_000  # samples × channels, over all members, evaluated at a time: 
 
 
 class Convolutions(nn.ModuleList):
-    """Convolutions of padding 1, each with ReLU and pooling: what a CNN and an encoder have below their linear layers.
+    """Convolutions of padding 1, each with activation and pooling: what a CNN and an encoder have below linear layers.
 
-    Raises ValueError for an unknown `pooling` or a signal too short for the layers.
+    Raises ValueError for an unknown `pooling` or a signal too short for the layers, KeyError for an unknown activation.
     """
 
-    def __init__(self, input_size: int, channels: int, kernel_sizes: Sequence[int], pooling: str) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        channels: int,
+        kernel_sizes: Sequence[int],
+        pooling: str,
+        activation: str | Activation = "relu",
+    ) -> None:
         if pooling not in POOLING:
             raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(POOLING)}")
         plan = _plan(input_size, kernel_sizes, pooling)
@@ -39,6 +47,7 @@ class Convolutions(nn.ModuleList):
             for width, layer in zip(widths, plan, strict=False)
         )
         self.pooling, self.plan, self.channels = pooling, plan, channels
+        self.activation = Activation.of(activation)
 
     @property
     def positions(self) -> int:
@@ -54,7 +63,7 @@ class Convolutions(nn.ModuleList):
         """Signals [batch, input_size] -> what each convolution hands on, [batch, channels, positions]."""
         outputs = [x.unsqueeze(1)]
         for conv in self:
-            outputs.append(_pool(conv(outputs[-1]).relu(), self.pooling))
+            outputs.append(_pool(self.activation.value(conv(outputs[-1])), self.pooling))
         return outputs[1:]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,6 +76,8 @@ class Convolutions(nn.ModuleList):
         `params` has "convs.0.weight" and so on, each [N, ...]. The gradient must be the output's alone: it is
         overwritten.
         """
+        if self.activation is not ACTIVATIONS["relu"]:
+            return self._one_after_another(params, x)
         members, batch, _ = x.shape
         first, *others = (
             _Stage(layer, target, self.pooling, batch)
@@ -78,17 +89,30 @@ class Convolutions(nn.ModuleList):
             hidden = _NextStage.apply(hidden, params[f"convs.{i}.weight"], params[f"convs.{i}.bias"], stage)
         return hidden.view(members, batch, self.positions, -1)
 
+    def _one_after_another(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        """`forward_stacked` with any activation: windows are copied, and autograd keeps what every operation needs."""
+        batch, hidden = x.shape[1], x.unsqueeze(3)
+        for i, layer in enumerate(self.plan):
+            padded = F.pad(hidden, (0, 0, _PADDING, _PADDING))  # [N, B, positions, C]
+            reach = layer.stride * (layer.convolved - 1) + 1
+            taps = [padded[:, :, tap : tap + reach : layer.stride] for tap in range(layer.kernel)]
+            matrix = params[f"convs.{i}.weight"].mT.flatten(2)  # [N, C', kernel * C]
+            convolved = stacked_linear(torch.cat(taps, 3).flatten(1, 2), matrix, params[f"convs.{i}.bias"])
+            hidden = _pool_positions(self.activation.value(convolved).unflatten(1, (batch, -1)), self.pooling)
+        return hidden
+
 
 class CNN(nn.Module):
-    """Convolutions of padding 1 with ReLU, then one linear layer on all channels and positions.
+    """Convolutions of padding 1, each with an activation, then one linear layer on all channels and positions.
 
     `pooling` says what shortens the signal: "stride" (stride-2 convolutions, the paper's network of
     6c² + 58c + 10 parameters at c channels, 5210 at 25), "none" (nothing does), or "max", "avg", "l2" (stride
-    1, and after each ReLU windows of 2 are pooled; L2 is the root of the sum of squares). The paper's
+    1, and after each activation windows of 2 are pooled; L2 is the root of the sum of squares). The paper's
     `mnist1d-classification.ipynb` and `deep-double-descent.ipynb` have "stride"; its `benchmark-pooling.ipynb` has
     `channels=20, kernel_sizes=(3, 3)`: 9310 parameters for "none", 3310 otherwise.
+    `activation` is a function, or its name in `mnist1d.models.activation.ACTIVATIONS`; ReLU, the paper's, is fastest.
 
-    Raises ValueError for an unknown `pooling` or a signal too short for the layers.
+    Raises ValueError for an unknown `pooling` or a signal too short for the layers, KeyError for an unknown activation.
     """
 
     def __init__(
@@ -99,9 +123,10 @@ class CNN(nn.Module):
         channels: int = 25,
         kernel_sizes: Sequence[int] = (5, 3, 3),
         pooling: str = "stride",
+        activation: str | Activation = "relu",
     ) -> None:
         super().__init__()
-        self.convs = Convolutions(input_size, channels, kernel_sizes, pooling)
+        self.convs = Convolutions(input_size, channels, kernel_sizes, pooling, activation)
         self.linear = nn.Linear(self.convs.features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,6 +167,12 @@ def _pool(x: Tensor, pooling: str) -> Tensor:
     if pooling == "l2":
         return torch.linalg.vector_norm(x.unfold(-1, _POOL, _POOL), dim=-1)  # its gradient at zero is zero
     return x
+
+
+def _pool_positions(x: Tensor, pooling: str) -> Tensor:
+    """`_pool` of [member, batch, positions, channels]."""
+    members = len(x)
+    return _pool(x.flatten(0, 1).mT, pooling).mT.unflatten(0, (members, -1))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .activation import ACTIVATIONS
+from .activation import Activation
 from .linear import stacked_linear
 
 
@@ -14,16 +14,21 @@ class Shallow(nn.Module):
     The paper's `metalearn-learn-rate.ipynb` has 50 units and tanh, `metalearn-activation-function.ipynb` 128.
 
     Args:
-        activation: a name of `mnist1d.models.activation.ACTIVATIONS`.
+        activation: a function, or its name in `mnist1d.models.activation.ACTIVATIONS`.
 
     Raises KeyError for another name.
     """
 
     def __init__(
-        self, input_size: int = 40, num_classes: int = 10, *, hidden: int = 50, activation: str = "tanh"
+        self,
+        input_size: int = 40,
+        num_classes: int = 10,
+        *,
+        hidden: int = 50,
+        activation: str | Activation = "tanh",
     ) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
+        self.activation = Activation.of(activation)
         self.linear1 = nn.Linear(input_size, hidden)
         self.linear2 = nn.Linear(hidden, num_classes)
 

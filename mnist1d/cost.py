@@ -65,7 +65,8 @@ def measure_member(run: Run) -> Member:
     model = StackedModel([build_member(partial(make_model, run.model), run.seed)])
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     x = torch.zeros(1, run.data.batch_size, run.data.final_seq_length)
-    return Member(4 * weights + saved_bytes(model, x), run.data.num_samples * (run.data.final_seq_length * 4 + 8))
+    data = sum(run.data.rows) * (run.data.final_seq_length * 4 + 8)
+    return Member(4 * weights + saved_bytes(model, x), data)
 
 
 def most_members(runs: Sequence[Run]) -> dict[str, int]:

@@ -170,6 +170,38 @@ MESSAGES = {
         "data.chunk_length=40  leaves fewer than two chunks of data.final_seq_length=40; "
         "allowed: a whole number from 1 to 39"
     ),
+    "data=digits data.train_split=null": (
+        "data.train_split=null  no split of digits was published; allowed: a number above 0 and below 1"
+    ),
+    "data=mnist data.train_split=1": "data.train_split=1  must be a number above 0 and below 1 or null",
+    "data=mnist data.num_samples=70001": (
+        "data.num_samples=70001  mnist has 70000 samples; allowed: a whole number from 2 to 70000, or null"
+    ),
+    "data=mnist data.num_samples=1": "data.num_samples=1  must be a whole number of at least 2 or null",
+    "data=cifar10 data.final_seq_length=3000": (
+        "data.final_seq_length=3000  images of cifar10 are 32 × 32 × 3; allowed: 3072"
+    ),
+    "data=digits data.row_length=16": "data.row_length=16  images of digits are 8 × 8 × 1; allowed: 8",
+    "data=digits data.stream=true": "data.stream=true  digits has no generator to draw fresh samples; allowed: false",
+    "data=digits data.batch_size=1438": (
+        "data.batch_size=1438  more than the 1437 training samples; allowed: a whole number from 1 to 1437"
+    ),
+    "data=digits data.padding=[1,2]": "data.padding=[1,2]  data=digits has no such key, data=mnist1d has",
+    "data.name=digits": (
+        "data.name=digits  follows from the group: type data=digits; "
+        "allowed: cifar10, digits, fashion_mnist, mnist, mnist1d, mnist_subset"
+    ),
+    "data=mnits": (
+        "data=mnits  no such option; nearest: mnist, mnist1d; "
+        "allowed: cifar10, digits, fashion_mnist, mnist, mnist1d, mnist_subset"
+    ),
+    "model=gru model.step_size=3": (
+        "model.step_size=3  does not divide the 40 positions of an input signal; allowed: one of its divisors"
+    ),
+    "task=lottery data=digits": (
+        "task.follow_ups=[fresh,reversed,shuffled,half_swapped,chunk_shuffled]  "
+        "digits has no fresh samples: another seed would test on what was seen; allowed: []"
+    ),
     "data.stream=true data.batch_order=shuffled": (
         "data.batch_order=shuffled  a stream has no order to shuffle; allowed: sequential"
     ),

@@ -7,13 +7,13 @@ import pytest
 
 from mnist1d.config import Run
 from mnist1d.cost import GIB, measure_member, most_members
-from mnist1d.data import Recipe
+from mnist1d.data import Recipe, Selection
 from mnist1d.data.arguments import Arguments
 from mnist1d.plan import VALUES, Stack, fingerprint, plan, signature
 
 MakeRun = Callable[..., Run]
 
-SHAPES = {"num_samples", "train_split", "final_seq_length", "val_split", "test_samples"}
+SHAPES = {"name", "num_samples", "train_split", "final_seq_length", "val_split", "test_samples"}
 """What decides a data set's shape; everything else about it is values, in which members of a stack may differ."""
 
 
@@ -48,6 +48,7 @@ def test_runs_that_differ_in_a_value_share_a_stack(make_run: MakeRun, override: 
         "data.batch_size=50",
         "data.batch_order=shuffled",
         "data.stream=true",
+        "data=digits",
         "optimizer=sgd",
         "optimizer.eps=1e-6",
         "trainer.max_steps=100",
@@ -61,7 +62,7 @@ def test_runs_that_differ_in_shape_schedule_or_code_do_not(make_run: MakeRun, ov
 
 
 def test_everything_about_data_is_either_a_value_or_a_shape() -> None:
-    names = {field.name for kind in (Arguments, Recipe) for field in fields(kind)} - {"arguments"}
+    names = {field.name for kind in (Arguments, Selection, Recipe) for field in fields(kind)} - {"arguments"}
     values = {key.removeprefix("data.") for key in VALUES if key.startswith("data.")}
     assert not values & SHAPES
     assert values | SHAPES == names

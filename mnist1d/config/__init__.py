@@ -7,7 +7,7 @@ The keys live in conf/, their types and limits in `schema`.
 
 from mnist1d.config.command import check
 from mnist1d.config.faults import ConfigError, Fault, refuse
-from mnist1d.config.schema import SGD, Adam, Data, Model, Optimizer, Run, Tracking, Trainer
+from mnist1d.config.schema import SGD, Adam, Data, Images, Model, Optimizer, Run, Signals, Tracking, Trainer
 from mnist1d.config.validate import parse, parse_or_refuse, validate
 
 __all__ = [
@@ -16,9 +16,11 @@ __all__ = [
     "ConfigError",
     "Data",
     "Fault",
+    "Images",
     "Model",
     "Optimizer",
     "Run",
+    "Signals",
     "Tracking",
     "Trainer",
     "check",

@@ -18,9 +18,9 @@ from mnist1d.image_sets import IMAGE_SETS
 if TYPE_CHECKING:
     from mnist1d.config import Data
 
-__all__ = ["Recipe", "Splits", "load"]
+__all__ = ["Recipe", "Splits", "load", "load_exact"]
 
-Inputs = npt.NDArray[np.float32]
+Inputs = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
 
 # Second words of the seeds of draws that the reference does not have, so that no two of them share a stream.
@@ -31,7 +31,7 @@ _FLIP, _VALIDATION, _REDRAW = 1, 2, 3
 class Splits:
     """Three parts of a data set, ready for a model; shared between callers and therefore read-only."""
 
-    train_x: Inputs  # [n_train, length]
+    train_x: Inputs  # [n_train, length], float32 but for `load_exact`
     train_y: Labels  # [n_train], with the label noise asked for
     val_x: Inputs  # [n_val, length], n_val = 0 without a validation split
     val_y: Labels  # [n_val], always clean
@@ -119,6 +119,11 @@ def load(data: "Data | Recipe") -> Splits:
     return kept(recipe, cache_folder())
 
 
+def load_exact(recipe: Recipe) -> Splits:
+    """As `load`, with inputs in float64, as the generator makes them; made anew at every call."""
+    return _splits(recipe, np.float64)
+
+
 @lru_cache(maxsize=32)
 def _load_signals(recipe: Recipe, folder: Path) -> Splits:
     del folder  # in the key, so that another cache folder is another memory
@@ -148,10 +153,10 @@ class _Source:
         return cls(*select(arguments), lambda: np.random.RandomState([arguments.seed, _REDRAW]))
 
 
-def _splits(recipe: Recipe) -> Splits:
+def _splits(recipe: Recipe, dtype: type[np.floating[Any]] = np.float32) -> Splits:
     source = _Source.of(recipe.arguments)
     cut, clean = source.cut, source.y
-    x = source.x[:, recipe.permutation()].astype(np.float32)
+    x = source.x[:, recipe.permutation()].astype(dtype)
     noisy = _noisy(clean[:cut], source, recipe)
     kept, held = _held_out(cut, recipe)
     test = slice(cut, None if recipe.test_samples is None else cut + recipe.test_samples)

@@ -63,7 +63,7 @@ def test_all_faults_come_together_with_key_value_allowed_and_nearest() -> None:
     told = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("import time:"))
     assert told == dedent("""\
         11 faults in the configuration:
-          model=mpl             no such option; nearest: mlp; allowed: cnn, gru, logistic, mlp, shallow
+          model=mpl             no such option; nearest: mlp; allowed: cnn, cnn2d, gru, logistic, mlp, shallow
           model.hiden=3         no such key; nearest: model.hidden
           optimzer=sgd          no such key; nearest: optimizer
           hidden=3              no such key; nearest: model.hidden
@@ -79,7 +79,7 @@ allowed: two whole numbers in order, as [36,60]""")
 
 EXPERIMENTS = ", ".join(sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.yaml")))
 MESSAGES = {
-    "model=ggru": "model=ggru  no such option; nearest: gru; allowed: cnn, gru, logistic, mlp, shallow",
+    "model=ggru": "model=ggru  no such option; nearest: gru; allowed: cnn, cnn2d, gru, logistic, mlp, shallow",
     "experiment=clasification": (
         f"experiment=clasification  no such option; nearest: classification; allowed: {EXPERIMENTS}"
     ),
@@ -89,14 +89,16 @@ MESSAGES = {
     "lr=0.1": "lr=0.1  no such key; nearest: optimizer.lr",
     "+lr=0.1": "+lr=0.1  no such key; nearest: optimizer.lr",
     "nonsense=1": "nonsense=1  no such key",
-    "model.channels=3": "model.channels=3  model=mlp has no such key, model=cnn has",
+    "model.channels=3": "model.channels=3  model=mlp has no such key, model=cnn and model=cnn2d have",
     "optimizer.momentum=0.5": "optimizer.momentum=0.5  optimizer=adam has no such key, optimizer=sgd has",
     "optimizer=sgd optimizer.eps=1": (
         "optimizer.eps=1  optimizer=sgd has no such key, optimizer=adam and optimizer=adamw have"
     ),
-    "-m model=mlp,cnn model.channels=3,4": "model.channels=3,4  model=mlp has no such key, model=cnn has",
+    "-m model=mlp,cnn model.channels=3,4": (
+        "model.channels=3,4  model=mlp has no such key, model=cnn and model=cnn2d have"
+    ),
     "model.name=cnn": (
-        "model.name=cnn  follows from the group: type model=cnn; allowed: cnn, gru, logistic, mlp, shallow"
+        "model.name=cnn  follows from the group: type model=cnn; allowed: cnn, cnn2d, gru, logistic, mlp, shallow"
     ),
     "+seed=1": "+seed=1  exists already: leave out the +",
     "+model=cnn": "+model=cnn  exists already: leave out the +",
@@ -107,7 +109,7 @@ MESSAGES = {
     "-m optimizer.lr=interval(0,1)": (
         "optimizer.lr=interval(0,1)  an interval has no list of values; allowed: a,b,c or range(start,stop,step)"
     ),
-    "-m model=glob(x*)": "model=glob(x*)  matches nothing; allowed: cnn, gru, logistic, mlp, shallow",
+    "-m model=glob(x*)": "model=glob(x*)  matches nothing; allowed: cnn, cnn2d, gru, logistic, mlp, shallow",
     "-m hydra.verbose=true,false": "hydra.verbose=true,false  Hydra's own settings cannot be swept",
     "-m experiment=classification profile=smoke,quick": ("profile=smoke,quick  takes one value for a whole sweep"),
     "experiment=classification profile=quik": "profile=quik  must be one of smoke, quick, paper",
@@ -144,7 +146,7 @@ MESSAGES = {
     ),
     "-m experiment=double_descent model=gru": "model=gru  no part of the experiment has it; allowed: mlp, cnn",
     "-m experiment=double_descent model=mlp model.channels=3": (
-        "model.channels=3  model=mlp has no such key, model=cnn has"
+        "model.channels=3  model=mlp has no such key, model=cnn and model=cnn2d have"
     ),
     "task=contrastive model=cnn task.neighbours=4001": (
         "task.neighbours=4001  more than the 4000 training samples; allowed: a whole number from 1 to 4000"
@@ -198,6 +200,16 @@ MESSAGES = {
     "model=gru model.step_size=3": (
         "model.step_size=3  does not divide the 40 positions of an input signal; allowed: one of its divisors"
     ),
+    "model=cnn2d data=digits model.row_length=7": (
+        "model.row_length=7  does not divide the 64 positions of an input signal; allowed: one of its divisors"
+    ),
+    "model=cnn2d data=cifar10 model.colours=5": (
+        "model.colours=5  does not divide a row of 96; allowed: one of its divisors"
+    ),
+    "data=cifar10 data.colours=1": "data.colours=1  images of cifar10 are 32 × 32 × 3; allowed: 3",
+    "task=contrastive model=cnn2d": (
+        "model.name=cnn2d  has no convolutions, which task=contrastive trains; allowed: cnn"
+    ),
     "task=lottery data=digits": (
         "task.follow_ups=[fresh,reversed,shuffled,half_swapped,chunk_shuffled]  "
         "digits has no fresh samples: another seed would test on what was seen; allowed: []"
@@ -222,9 +234,11 @@ MESSAGES = {
     "model@foo=cnn": "model@foo=cnn  keys and groups stay in their place: leave out the @",
     "=3": "=3  cannot be read; allowed: key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'",
     "optimizer=sdg": "optimizer=sdg  no such option; nearest: sgd; allowed: adam, adamw, sgd",
-    "model={name:x}": "model.name=x  follows from the group: type model=x; allowed: cnn, gru, logistic, mlp, shallow",
+    "model={name:x}": (
+        "model.name=x  follows from the group: type model=x; allowed: cnn, cnn2d, gru, logistic, mlp, shallow"
+    ),
     "-m model={name:x},{name:mlp}": (
-        "model.name=x  follows from the group: type model=x; allowed: cnn, gru, logistic, mlp, shallow"
+        "model.name=x  follows from the group: type model=x; allowed: cnn, cnn2d, gru, logistic, mlp, shallow"
     ),
     "-m model=mlp,{name:x}": "model=mlp,{name:x}  sweeps over options and over keys at once",
     "model={hiden:3}": "model.hiden=3  no such key; nearest: model.hidden",
@@ -318,7 +332,7 @@ def test_help_shows_commands_and_groups_without_heavy_imports() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
     assert "python train.py -m experiment=classification profile=quick" in done.stdout
-    assert "model: cnn, gru, logistic, mlp, shallow\n" in done.stdout
+    assert "model: cnn, cnn2d, gru, logistic, mlp, shallow\n" in done.stdout
     assert " torch\n" not in done.stderr
 
 

@@ -139,6 +139,7 @@ class Images(Data):
     )
     final_seq_length: Positive = Field(description="values of a sample: its pixels, row by row")
     row_length: Positive = Field(description="values in a row of pixels")
+    colours: Positive = Field(description="values of a pixel")
 
     @property
     def facts(self) -> ImageSet:
@@ -165,9 +166,11 @@ class Images(Data):
             yield Conflict("data.stream", True, f"{self.name} has no generator to draw fresh samples", "false")
 
     def _shape_conflicts(self) -> Iterator[Fault]:
-        for key, fact in (("final_seq_length", self.facts.length), ("row_length", self.facts.row_length)):
+        facts = self.facts
+        keys = {"final_seq_length": facts.length, "row_length": facts.row_length, "colours": facts.shape[2]}
+        for key, fact in keys.items():
             if (given := getattr(self, key)) != fact:
-                text = f"images of {self.name} are {' × '.join(map(str, self.facts.shape))}"
+                text = f"images of {self.name} are {' × '.join(map(str, facts.shape))}"
                 yield Conflict(f"data.{key}", given, text, str(fact))
 
 
@@ -187,6 +190,8 @@ class Architecture(BaseModel):
 
     hidden: Positive = Field(description="hidden units: of each layer (mlp), of the state in each direction (gru)")
     step_size: Positive = Field(description="values that a recurrent net reads at a time step")
+    row_length: Positive | None = Field(description="values in a row of pixels; null: a signal is an image of one row")
+    colours: Positive = Field(description="values of a pixel")
     residual: bool = Field(description="skip connection round the second hidden layer")
     channels: Positive = Field(description="channels of every convolution")
     kernel_sizes: Annotated[list[Positive], Field(min_length=1)] = Field(description="width of each convolution")
@@ -233,9 +238,12 @@ class Model(Section, extra="allow"):
 
     def _length_conflicts(self) -> Iterator[Fault]:
         extra = self.model_extra or {}
-        if self.input_size % extra.get("step_size", 1):
-            text = f"does not divide the {self.input_size} positions of an input signal"
-            yield Conflict("model.step_size", extra["step_size"], text, "one of its divisors")
+        for key in ("step_size", "row_length"):
+            if self.input_size % (extra.get(key) or 1):
+                text = f"does not divide the {self.input_size} positions of an input signal"
+                yield Conflict(f"model.{key}", extra[key], text, "one of its divisors")
+        if (row := extra.get("row_length") or self.input_size) % extra.get("colours", 1):
+            yield Conflict("model.colours", extra["colours"], f"does not divide a row of {row}", "one of its divisors")
         if not {"kernel_sizes", "pooling"} <= extra.keys():
             return
         lengths = [self.input_size]
@@ -348,7 +356,7 @@ class Run(Section):
             yield from self._lottery_conflicts(self.task)
 
     def _contrastive_conflicts(self, task: Contrastive) -> Iterator[Fault]:
-        if "kernel_sizes" not in self.model.options:
+        if not {"kernel_sizes", "pooling"} <= self.model.options.keys():
             yield Conflict("model.name", self.model.name, "has no convolutions, which task=contrastive trains", "cnn")
         if task.neighbours > (rows := self.data.rows[0]):
             text = f"more than the {rows} training samples"

@@ -476,6 +476,11 @@ def test_numpys_global_random_state_is_left_alone(make_run: MakeRun) -> None:
         ({"name": "digit"}, "name='digit': must be one of mnist, fashion_mnist, cifar10, mnist_subset, digits"),
         ({"name": "digits"}, "train_split=None: no split of digits was published; must be a number from 0 to 1"),
         ({"name": "digits", "train_split": 2}, "train_split=2: must be a number from 0 to 1"),
+        ({"name": "digits", "train_split": 0.0}, "train_split=0.0: must leave samples for training and for tests"),
+        (
+            {"name": "mnist", "num_samples": 2, "train_split": 0.1},
+            "train_split=0.1: must leave samples for training and for tests",
+        ),
         ({"name": "mnist", "num_samples": 70_001}, "num_samples=70001: must be a whole number from 2 to 70000"),
         ({"name": "mnist", "seed": -1}, "seed=-1: must be a whole number from 0 to 4294967295"),
     ],

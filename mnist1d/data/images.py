@@ -54,6 +54,8 @@ class Selection:
             real("train_split", self.train_split, 0, 1)
         elif not images.has_split:
             raise ValueError(f"train_split=None: no split of {self.name} was published; must be a number from 0 to 1")
+        if 0 in part_sizes(images, self.num_samples, self.train_split):
+            raise ValueError(f"train_split={self.train_split}: must leave samples for training and for tests")
 
     @property
     def final_seq_length(self) -> int:

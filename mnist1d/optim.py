@@ -1,7 +1,7 @@
-"""Adam, AdamW and SGD for a stack: one update of all members, each with its own rate and weight decay.
+"""Adam, AdamW, SGD and RMSprop for a stack: one update of all members, each with its own rate and weight decay.
 
 The parameters are leaves [N, ...] whose first axis is the member. The arithmetic per member is that of
-`torch.optim.Adam`, `AdamW` and `SGD`, carried out by the same fused kernels.
+`torch.optim.Adam`, `AdamW`, `SGD` and `RMSprop`, carried out by the same fused kernels where torch has one.
 """
 
 from __future__ import annotations
@@ -165,6 +165,43 @@ class StackedSGD(_StackedOptimizer):
         )
 
 
+class StackedRMSprop(_StackedOptimizer):
+    """`torch.optim.RMSprop` without momentum for every member of a stack; running means start at `initial`."""
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: PerMember,
+        weight_decay: PerMember,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        initial: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr, weight_decay, alpha=alpha, eps=eps, initial=initial)
+
+    def _begin(self, param: Tensor) -> dict[str, Tensor]:
+        self.state[param]["square_avg"] = torch.full_like(param, self.param_groups[0]["initial"])
+        return self.state[param]
+
+    def _kernel(
+        self,
+        targets: list[Tensor],
+        grads: list[Tensor],
+        states: list[dict[str, Tensor]],
+        group: dict[str, Any],
+        lr: float,
+        weight_decay: float,
+    ) -> None:
+        if weight_decay:
+            grads = list(torch._foreach_add(grads, targets, alpha=weight_decay))
+        means = [s["square_avg"] for s in states]
+        torch._foreach_mul_(means, group["alpha"])
+        torch._foreach_addcmul_(means, grads, grads, value=1 - group["alpha"])
+        roots = torch._foreach_sqrt(means)
+        torch._foreach_add_(roots, group["eps"])
+        torch._foreach_addcdiv_(targets, grads, roots, value=-lr)
+
+
 def _decayed(
     params: list[Tensor],
     grads: list[Tensor],
@@ -213,5 +250,7 @@ def make_optimizer(configs: Sequence[config.Optimizer], params: Sequence[Tensor]
     }
     if isinstance(first, config.SGD):
         return StackedSGD(params, **rates, momentum=first.momentum)
+    if isinstance(first, config.RMSprop):
+        return StackedRMSprop(params, **rates, alpha=first.alpha, eps=first.eps, initial=first.initial)
     assert isinstance(first, config.Adam)
     return StackedAdam(params, **rates, betas=first.betas, eps=first.eps, decoupled=first.name == "adamw")

@@ -80,9 +80,10 @@ def fingerprint(run: Run) -> str:
 
 
 def signature(run: Run) -> str:
-    """Hash of what the members of a stack must share: everything but `VALUES` and labels."""
+    """Hash of what the members of a stack must share: everything but `VALUES`, those of its task, and labels."""
     labels = LABELS - {"trainer.stack", "trainer.memory"}  # these two decide how stacks are cut
-    return _digest({k: v for k, v in run.flat().items() if k not in VALUES and k not in labels})
+    own = VALUES | run.task.values | labels
+    return _digest({key: value for key, value in run.flat().items() if key not in own})
 
 
 def plan(runs: Sequence[Run], members: Mapping[str, int] | None = None) -> list[Stack]:

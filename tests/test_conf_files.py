@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from mnist1d.compose import Composer
-from mnist1d.config.schema import SGD, Adam, Images, Model, Run, Signals, Tracking, Trainer
-from mnist1d.config.tasks import Classification, Contrastive, Lottery
+from mnist1d.config.schema import SGD, Adam, Images, Model, RMSprop, Run, Signals, Tracking, Trainer
+from mnist1d.config.tasks import Task
 from mnist1d.config.validate import schema_keys, validate
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -18,6 +18,7 @@ GROUPS = [file for file in FILES if file.parent != CONF]
 
 NEEDS = {
     "task=contrastive": ["model=cnn"],
+    "task=metalearn_activation": ["model=shallow", "optimizer=rmsprop"],
     "task=metalearn_lr": ["model=shallow", "optimizer=sgd", "optimizer.momentum=0"],
 }
 """Option -> what it takes beside it."""
@@ -78,7 +79,7 @@ def test_schema_and_files_have_the_same_keys(composer: Composer) -> None:
 
 
 def test_every_key_is_described_in_the_schema() -> None:
-    for section in (Run, Classification, Lottery, Contrastive, Signals, Images, Model, Adam, SGD, Trainer, Tracking):
+    for section in (Run, *Task.__subclasses__(), Signals, Images, Model, Adam, SGD, RMSprop, Trainer, Tracking):
         for key, field in section.model_fields.items():
             assert field.description or key in ("task", "model", "data", "optimizer", "trainer", "tracking"), (
                 section,

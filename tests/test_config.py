@@ -92,7 +92,7 @@ MESSAGES = {
     "model.channels=3": "model.channels=3  model=mlp has no such key, model=cnn and model=cnn2d have",
     "optimizer.momentum=0.5": "optimizer.momentum=0.5  optimizer=adam has no such key, optimizer=sgd has",
     "optimizer=sgd optimizer.eps=1": (
-        "optimizer.eps=1  optimizer=sgd has no such key, optimizer=adam and optimizer=adamw have"
+        "optimizer.eps=1  optimizer=sgd has no such key, optimizer=adam and optimizer=adamw and optimizer=rmsprop have"
     ),
     "-m model=mlp,cnn model.channels=3,4": (
         "model.channels=3,4  model=mlp has no such key, model=cnn and model=cnn2d have"
@@ -210,6 +210,9 @@ MESSAGES = {
     "task=contrastive model=cnn2d": (
         "model.name=cnn2d  has no convolutions, which task=contrastive trains; allowed: cnn"
     ),
+    "task=metalearn_activation model=shallow optimizer=rmsprop data=digits": (
+        "task.trials=20  digits has no fresh samples: another seed would test on what was seen; allowed: 0"
+    ),
     "task=lottery data=digits": (
         "task.follow_ups=[fresh,reversed,shuffled,half_swapped,chunk_shuffled]  "
         "digits has no fresh samples: another seed would test on what was seen; allowed: []"
@@ -233,7 +236,7 @@ MESSAGES = {
     "seed@foo=3": "seed@foo=3  keys and groups stay in their place: leave out the @",
     "model@foo=cnn": "model@foo=cnn  keys and groups stay in their place: leave out the @",
     "=3": "=3  cannot be read; allowed: key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'",
-    "optimizer=sdg": "optimizer=sdg  no such option; nearest: sgd; allowed: adam, adamw, sgd",
+    "optimizer=sdg": "optimizer=sdg  no such option; nearest: sgd; allowed: adam, adamw, rmsprop, sgd",
     "model={name:x}": (
         "model.name=x  follows from the group: type model=x; allowed: cnn, cnn2d, gru, logistic, mlp, shallow"
     ),
@@ -438,7 +441,7 @@ def test_a_model_in_a_folder_of_ones_own_is_checked_alike(
         check([folder, "model=own", "model.dept=2", "model.dropout=true", "data.label_noise=2", "optimizer=sdg"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[1:] == [
-        "  optimizer=sdg       no such option; nearest: sgd; allowed: adam, adamw, sgd",
+        "  optimizer=sdg       no such option; nearest: sgd; allowed: adam, adamw, rmsprop, sgd",
         "  model.dept=2        no such key; nearest: model.depth",
         "  model.dropout=true  must be a number, like its default 0.1",
         "  data.label_noise=2  must be a number from 0 to 1",

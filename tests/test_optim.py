@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from mnist1d.optim import StackedAdam, StackedSGD
+from mnist1d.optim import StackedAdam, StackedRMSprop, StackedSGD
 
 MEMBERS = 4
 SHAPES = ((5, 3), (5,), (2, 3, 3))
@@ -19,12 +19,14 @@ STACKED: dict[str, Callable[[list[Tensor], Rates, Rates], Optimizer]] = {
     "adamw": lambda params, lr, decay: StackedAdam(params, lr, decay, decoupled=True),
     "sgd": StackedSGD,
     "momentum": lambda params, lr, decay: StackedSGD(params, lr, decay, momentum=0.9),
+    "rmsprop": lambda params, lr, decay: StackedRMSprop(params, lr, decay, alpha=0.9, eps=1e-6),
 }
 ALONE: dict[str, Callable[[list[Tensor], float, float], Optimizer]] = {
     "adam": lambda params, lr, decay: Adam(params, lr, betas=(0.8, 0.99), eps=1e-6, weight_decay=decay),
     "adamw": lambda params, lr, decay: AdamW(params, lr, weight_decay=decay),
     "sgd": lambda params, lr, decay: SGD(params, lr, weight_decay=decay),
     "momentum": lambda params, lr, decay: SGD(params, lr, momentum=0.9, weight_decay=decay),
+    "rmsprop": lambda params, lr, decay: RMSprop(params, lr, alpha=0.9, eps=1e-6, weight_decay=decay),
 }
 RATES: dict[str, tuple[Rates, Rates]] = {
     "equal": ([0.01] * MEMBERS, [0.0] * MEMBERS),

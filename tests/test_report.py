@@ -109,6 +109,7 @@ def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
         "Lottery tickets",
         "Double descent",
         "Metalearning a learning rate",
+        "Metalearning an activation function",
         "SimCLR",
         "Pooling",
     ]

@@ -11,6 +11,7 @@ TITLES = {
     "lottery": "Lottery tickets",
     "double_descent": "Double descent",
     "metalearn_lr": "Metalearning a learning rate",
+    "metalearn_activation": "Metalearning an activation function",
     "simclr": "SimCLR",
     "pooling": "Pooling",
 }

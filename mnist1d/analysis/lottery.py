@@ -75,6 +75,7 @@ def page(runs: Runs) -> Page:
     if done.empty:
         raise NoRuns(f"no run is finished that can be compared ({'; '.join(remarks)})")
     rounds = round_ends(runs, done)
+    done = done.assign(ticket_sparsity=_ticket_sparsity(done, rounds))
     masks = first_masks(runs, done)
     drawn = (_search_picture(done, rounds), _follow_picture(done), _adjacency_picture(done), _mask_picture(masks, done))
     tables = (search_table(rounds), lead_table(rounds), follow_table(done), adjacency_table(done))
@@ -323,10 +324,18 @@ def _n(found: Sequence[Interval | None]) -> str:
     return span(each.n for each in found if each)
 
 
+def _ticket_sparsity(done: pd.DataFrame, rounds: pd.DataFrame) -> pd.Series:
+    """Sparsity (%) of every run's ticket; nan for the dense arm."""
+    ends = rounds.set_index(["run_id", "round"])["sparsity"]
+    keys = zip(done["run_id"], done["task.ticket_round"], strict=True)
+    found = pd.Series([ends.get((run_id, int(number)), np.nan) for run_id, number in keys], index=done.index)
+    return found.where(done["arm"] != "dense")
+
+
 def _ticket_text(done: pd.DataFrame) -> str:
-    """Of what sparsity the tickets are, as far as the first layer's weights tell."""
-    density = done.loc[done["arm"] != "dense"].reindex(columns=["density/first_layer"]).to_numpy(dtype=float)
-    return f" at {100 - 100 * np.nanmean(density):.0f}% sparsity" if np.isfinite(density).any() else ""
+    """Of what sparsity the tickets are."""
+    sparsity = done["ticket_sparsity"].mean()
+    return f" at {sparsity:.0f}% sparsity" if np.isfinite(sparsity) else ""
 
 
 # -- pictures: search, follow-ups ---------------------------------------------------------------------------
@@ -465,7 +474,7 @@ def _adjacency_picture(done: pd.DataFrame) -> Picture | None:
             _draw_adjacency(ax, done, arms, name)
         axes[0].set_ylabel("all kept, of positions (%)")
         about = f"First layer of the tickets{_ticket_text(done)}; {kind}."
-        figures.caption(figure, f"{about} Dotted: chance at the same density.\n{redo}")
+        figures.caption(figure, f"{about} Dotted: chance at each one's own density.\n{redo}")
     alt = f"How often two, three and four neighbours are all kept, by chance and by {', '.join(_names(arms))}"
     return Picture(
         "adjacency",
@@ -482,11 +491,12 @@ def _draw_adjacency(ax: Axes, done: pd.DataFrame, arms: Sequence[str], name: str
         if found:
             figures.plot_bars(ax, [place], [found], color=ARMS[arm].color)
             tops.append(np.nanmax([found.mean, found.high]))
-    chance = float(done.loc[done["arm"].isin(arms), f"{name}_chance"].mean())
-    figures.plot_level(ax, chance, "chance")
+            chance = level(done, f"{name}_chance", {"arm": arm}).mean()
+            ax.plot([place - 0.42, place + 0.42], [chance, chance], color=INK, linewidth=1.3, linestyle=(0, (1, 1)))
+            tops.append(1.15 * chance)
     ax.set_xticks(range(len(arms)), [ARMS[arm].name.replace(" ", "\n") for arm in arms], fontsize=8)
-    ax.set_xlim(-0.6, len(arms) + 0.35)  # room for the label beside the bars
-    ax.set_ylim(0, 1.12 * max(*tops, 1.15 * chance))
+    ax.set_xlim(-0.6, len(arms) - 0.4)
+    ax.set_ylim(0, 1.12 * max(tops))
 
 
 Masks = dict[str, NDArray[np.bool_]]

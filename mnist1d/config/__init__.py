@@ -7,7 +7,7 @@ The keys live in conf/, their types and limits in `schema`.
 
 from mnist1d.config.command import check
 from mnist1d.config.faults import ConfigError, Fault, refuse
-from mnist1d.config.schema import SGD, Adam, Data, Images, Model, Optimizer, Run, Signals, Tracking, Trainer
+from mnist1d.config.schema import SGD, Adam, Data, Images, Model, Optimizer, RMSprop, Run, Signals, Tracking, Trainer
 from mnist1d.config.validate import parse, parse_or_refuse, validate
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Images",
     "Model",
     "Optimizer",
+    "RMSprop",
     "Run",
     "Signals",
     "Tracking",

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from mnist1d.config.describe import allowed
 from mnist1d.config.faults import Conflict, Fault
 from mnist1d.config.section import Decay, Positive, Section, Seed, Share, Size
-from mnist1d.config.tasks import Classification, Contrastive, Lottery, MetalearnLr
+from mnist1d.config.tasks import Classification, Contrastive, Lottery, MetalearnActivation, MetalearnLr
 from mnist1d.image_sets import IMAGE_SETS, ImageSet, part_sizes
 
 
@@ -196,8 +196,8 @@ class Architecture(BaseModel):
     channels: Positive = Field(description="channels of every convolution")
     kernel_sizes: Annotated[list[Positive], Field(min_length=1)] = Field(description="width of each convolution")
     pooling: Literal["none", "stride", "max", "avg", "l2"] = Field(description="how a layer halves the length")
-    activation: Literal["relu", "elu", "swish", "gelu", "mish", "softplus", "tanh", "sigmoid", "sine"] = Field(
-        description="elementwise function of the hidden units"
+    activation: Literal["relu", "elu", "swish", "gelu", "mish", "softplus", "tanh", "sigmoid", "sine", "hand_fit"] = (
+        Field(description="elementwise function of the hidden units")
     )
 
 
@@ -287,6 +287,15 @@ class SGD(Optimizer):
     momentum: Decay = Field(description="decay of the velocity; 0 is plain gradient descent")
 
 
+class RMSprop(Optimizer):
+    """RMSprop without momentum."""
+
+    name: Literal["rmsprop"] = Field(description="the update rule: a file in conf/optimizer/")
+    alpha: Decay = Field(description="decay of the running mean of the squared gradient")
+    eps: float = Field(gt=0, description="added to its root")
+    initial: Size = Field(description="what that mean starts at")
+
+
 class Trainer(Section):
     """Length of training, evaluation and hardware."""
 
@@ -319,10 +328,12 @@ class Run(Section):
     experiment: str | None = Field(description="experiment this run belongs to: a file in conf/experiment/")
     profile: Literal["smoke", "quick", "paper"] = Field(description="how much work an experiment does")
     profiles: dict[str, dict[str, Any]] = Field(description="what each profile means, set by the experiment")
-    task: Annotated[Classification | Lottery | Contrastive | MetalearnLr, Field(discriminator="name")]
+    task: Annotated[
+        Classification | Lottery | Contrastive | MetalearnLr | MetalearnActivation, Field(discriminator="name")
+    ]
     model: Model
     data: AnyData
-    optimizer: Annotated[Adam | SGD, Field(discriminator="name")]
+    optimizer: Annotated[Adam | SGD | RMSprop, Field(discriminator="name")]
     trainer: Trainer
     tracking: Tracking
 
@@ -350,10 +361,14 @@ class Run(Section):
     def _task_conflicts(self) -> Iterator[Fault]:
         if isinstance(self.task, Contrastive):
             yield from self._contrastive_conflicts(self.task)
-        if isinstance(self.task, MetalearnLr):
+        if isinstance(self.task, MetalearnLr | MetalearnActivation):
             yield from self._metalearning_conflicts()
         if isinstance(self.task, Lottery):
             yield from self._lottery_conflicts(self.task)
+        for key, limit in (("follow_ups", "[]"), ("trials", "0")):
+            if isinstance(self.data, Images) and (value := getattr(self.task, key, None)):
+                text = f"{self.data.name} has no fresh samples: another seed would test on what was seen"
+                yield Conflict(f"task.{key}", value, text, limit)
 
     def _contrastive_conflicts(self, task: Contrastive) -> Iterator[Fault]:
         if not {"kernel_sizes", "pooling"} <= self.model.options.keys():
@@ -365,21 +380,22 @@ class Run(Section):
             yield Conflict("task.train_on", "all", "a stream has no samples but those for training", "train")
 
     def _metalearning_conflicts(self) -> Iterator[Fault]:
-        task = f"task={self.task.name}"
-        if "activation" not in self.model.options:
+        """What learning by gradients through trainings asks of them: they are written out for one net and two rules."""
+        task, rule = f"task={self.task.name}", self.optimizer
+        if self.model.name != "shallow":
             yield Conflict("model.name", self.model.name, f"has no gradient written out, which {task} needs", "shallow")
-        plain = isinstance(self.optimizer, SGD) and self.optimizer.momentum == self.optimizer.weight_decay == 0
-        if not plain:
+        plain = rule.weight_decay == 0 and not (isinstance(rule, SGD) and rule.momentum)
+        if isinstance(self.task, MetalearnLr) and not (isinstance(rule, SGD) and plain):
             text = f"{task} learns the rate of plain gradient descent"
-            yield Conflict("optimizer.name", self.optimizer.name, text, "sgd with momentum and weight_decay 0")
+            yield Conflict("optimizer.name", rule.name, text, "sgd with momentum and weight_decay 0")
+        if isinstance(self.task, MetalearnActivation) and not (isinstance(rule, RMSprop) and plain):
+            text = f"{task} trains by its running mean squares"
+            yield Conflict("optimizer.name", rule.name, text, "rmsprop with weight_decay 0")
         if self.data.stream:
             yield Conflict("data.stream", True, f"{task} trains on the same samples again and again", "false")
 
     def _lottery_conflicts(self, task: Lottery) -> Iterator[Fault]:
         steps, rows = self.trainer.max_steps, self.data.rows[0]
-        if task.follow_ups and isinstance(self.data, Images):
-            text = f"{self.data.name} has no fresh samples: another seed would test on what was seen"
-            yield Conflict("task.follow_ups", task.follow_ups, text, "[]")
         for key, value, last in (("mask_step", task.mask_step, steps - 1), ("rewind_step", task.rewind_step, steps)):
             if value > last:
                 yield Conflict(f"task.{key}", value, f"a round has trainer.max_steps={steps}", f"0 to {last}")

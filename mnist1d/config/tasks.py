@@ -1,18 +1,21 @@
 """What a run learns: the keys of the group `task`, one class for each file in conf/task/."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mnist1d.config.faults import Conflict, Fault
-from mnist1d.config.section import Count, Positive, Section, Share, Size
+from mnist1d.config.section import Count, Positive, Section, Seed, Share, Size
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Task(Section):
     """Keys that every task has."""
+
+    values: ClassVar[frozenset[str]] = frozenset()
+    """Keys in which members of a stack may differ, beyond `mnist1d.plan.VALUES`, where this is what they learn."""
 
     name: str = Field(description="what is learned: a file in conf/task/")
     target: str = Field(alias="_target_", description="the class that trains a stack of it")
@@ -97,6 +100,55 @@ class MetalearnLr(Task):
         """Every step is a training, and differentiating it takes as long again."""
         del batch_size
         return 2 * max_steps * self.inner_steps
+
+
+class MetalearnActivation(Task):
+    """Learn an activation function by gradients through `trainer.max_steps` whole trainings, then try it out."""
+
+    values = frozenset({"model.activation", "task.protocol", "task.hidden_noise", "task.clamp"})
+
+    name: Literal["metalearn_activation"] = Field(description="what is learned: a file in conf/task/")
+    protocol: Literal["reference", "corrected"] = Field(
+        description="the same weights and noise for every training, and noise in evaluations; or new ones, and none"
+    )
+    scale: Size = Field(description="weight of the learned network beside model.activation; 0: nothing is learned")
+    meta_hidden: Positive = Field(description="hidden units of that network")
+    inner_steps: Positive = Field(description="optimiser steps of each training")
+    loss_window: Positive = Field(description="last steps of a training whose mean loss is minimised")
+    hidden_noise: Size = Field(description="largest noise added to hidden units, of net and network alike")
+    outer_lr: Size = Field(description="learning rate of the network's weights")
+    clamp: Annotated[float, Field(gt=0)] = Field(description="largest entry of their gradient, in size")
+    snapshot_every: Positive = Field(description="trainings between snapshots of the function")
+    trials: Count = Field(description="nets with new weights, on new data, that the finished function is tried with")
+    trial_lrs: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        description="learning rates that each of them chooses from by validation accuracy"
+    )
+    trial_steps: Positive = Field(description="optimiser steps after which each of them is scored")
+    long_trial_steps: Positive | None = Field(description="steps after which it is scored again; null: not")
+    trial_data_seed: Seed = Field(description="seed of the first trial's data; the next ones count on")
+
+    @property
+    def marks(self) -> list[tuple[str, int]]:
+        """Endings of metrics and after how many steps of a trial they are measured, in order."""
+        long = self.long_trial_steps
+        return [("", self.trial_steps), *([("_long", long)] if long else [])]
+
+    def steps(self, max_steps: int) -> int:
+        """Trainings, then trials."""
+        return max_steps + self.trials
+
+    def work(self, max_steps: int, batch_size: int) -> float:
+        """Every step is a training; differentiating it takes as long again. A trial is a training at every rate."""
+        del batch_size
+        return 2 * max_steps * self.inner_steps + self.trials * len(self.trial_lrs) * self.marks[-1][1]
+
+    def conflicts(self) -> Iterator[Fault]:
+        if self.loss_window > self.inner_steps:
+            text, limit = f"a training has task.inner_steps={self.inner_steps}", f"1 to {self.inner_steps}"
+            yield Conflict("task.loss_window", self.loss_window, text, limit)
+        if (long := self.long_trial_steps) and long <= self.trial_steps:
+            text = f"a trial is scored first after task.trial_steps={self.trial_steps}"
+            yield Conflict("task.long_trial_steps", long, text, f"null, or at least {self.trial_steps + 1}")
 
 
 class Contrastive(Task):

@@ -1,22 +1,21 @@
 """From plain values to a `Run`, or to the list of everything that is wrong with them."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from mnist1d.config.describe import allowed
 from mnist1d.config.faults import Absent, ConfigError, Fault, refuse
-from mnist1d.config.schema import SGD, Adam, Architecture, Images, Model, Run, Signals, Tracking, Trainer
-from mnist1d.config.tasks import Classification, Contrastive, Lottery, MetalearnLr
+from mnist1d.config.schema import Architecture, Images, Model, Run, Signals, Tracking, Trainer
 from mnist1d.spelling import nearest
 
 _SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
-    "task": (Classification, Lottery, Contrastive, MetalearnLr),
+    "task": get_args(Run.model_fields["task"].annotation),
     "model": (Model, Architecture),
     "data": (Signals, Images),
-    "optimizer": (Adam, SGD),
+    "optimizer": get_args(Run.model_fields["optimizer"].annotation),
     "trainer": (Trainer,),
     "tracking": (Tracking,),
 }

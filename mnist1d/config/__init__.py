@@ -7,7 +7,20 @@ The keys live in conf/, their types and limits in `schema`.
 
 from mnist1d.config.command import check
 from mnist1d.config.faults import ConfigError, Fault, refuse
-from mnist1d.config.schema import SGD, Adam, Data, Images, Model, Optimizer, RMSprop, Run, Signals, Tracking, Trainer
+from mnist1d.config.schema import (
+    SGD,
+    Adam,
+    Data,
+    Images,
+    Model,
+    Optimizer,
+    RMSprop,
+    Run,
+    Signals,
+    Tracking,
+    Trainer,
+    make_data,
+)
 from mnist1d.config.validate import parse, parse_or_refuse, validate
 
 __all__ = [
@@ -25,6 +38,7 @@ __all__ = [
     "Tracking",
     "Trainer",
     "check",
+    "make_data",
     "parse",
     "parse_or_refuse",
     "refuse",

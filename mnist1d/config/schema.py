@@ -183,6 +183,15 @@ AnyData = Annotated[
     Annotated[Signals, Tag(Signals.__name__)] | Annotated[Images, Tag(Images.__name__)], Discriminator(_kind)
 ]
 """Told apart by the name: one of an image set, or any other for a file of the generator's arguments."""
+_ANY_DATA: TypeAdapter[Data] = TypeAdapter(AnyData)
+
+
+def make_data(values: Mapping[str, Any]) -> Data:
+    """The data section with these values, as they stand in conf/ or beside recorded weights.
+
+    Raises `pydantic.ValidationError` for values that make none.
+    """
+    return _ANY_DATA.validate_python(values)
 
 
 class Architecture(BaseModel):

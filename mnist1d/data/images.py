@@ -74,12 +74,13 @@ def select(selection: Selection) -> tuple[Inputs, Integers, int]:
     pixels, labels = published(selection.name)
     train, test = _rows(selection, labels)
     rows = np.concatenate([train, test])
-    channels = IMAGE_SETS[selection.name].shape[2]
-    mean, deviation = _moments(pixels[train].reshape(-1, channels))
-    x = pixels[rows].reshape(len(rows), -1, channels).astype(np.float32)
-    x -= mean.astype(np.float32)
-    x /= deviation.astype(np.float32)
-    return x.reshape(len(rows), -1), labels[rows].astype(np.int64), len(train)
+    height, width, channels = IMAGE_SETS[selection.name].shape
+    moments = _moments(pixels[train].reshape(-1, channels))
+    mean, deviation = (np.tile(moment, height * width).astype(np.float32) for moment in moments)
+    x = pixels[rows].astype(np.float32)
+    x -= mean
+    x /= deviation
+    return x, labels[rows].astype(np.int64), len(train)
 
 
 def _rows(selection: Selection, labels: Bytes) -> tuple[Integers, Integers]:

@@ -156,10 +156,12 @@ class _Source:
 def _splits(recipe: Recipe, dtype: type[np.floating[Any]] = np.float32) -> Splits:
     source = _Source.of(recipe.arguments)
     cut, clean = source.cut, source.y
-    x = source.x[:, recipe.permutation()].astype(dtype)
+    order = recipe.permutation()
+    moved = (order != np.arange(len(order))).any()  # large images are copied no more than they must be
+    x = (source.x[:, order] if moved else source.x).astype(dtype, copy=False)
     noisy = _noisy(clean[:cut], source, recipe)
     kept, held = _held_out(cut, recipe)
-    test = slice(cut, None if recipe.test_samples is None else cut + recipe.test_samples)
+    test = np.arange(cut, len(x))[: recipe.test_samples]  # no slice: that would keep all of x alive
     parts = (x[kept], noisy[kept], x[held], clean[held], x[test], clean[test])
     return Splits(*(_frozen(part) for part in parts))
 

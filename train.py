@@ -37,6 +37,9 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     configs = config if isinstance(config, list) else [config]
     runs = parse_or_refuse(configs)  # every fault is known before torch is imported, which takes seconds
 
+    from mnist1d.data.download import fetch_or_refuse
+
+    fetch_or_refuse(run.data.name for run in runs)
     gc.disable()  # a quarter of the time that torch, Lightning and MLflow take to import is garbage collection
     from mnist1d.analysis.read import StoreError
     from mnist1d.fit import fit, quiet

@@ -17,11 +17,13 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ConfigDefault
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import setup_globals
 from hydra.errors import ConfigCompositionException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -99,9 +101,12 @@ class Composer(ConfigLoaderImpl):
         return self.repository.get_group_options(group)
 
     def keys(self, group: str, option: str) -> list[str]:
-        """Top-level keys of one file, without composing it."""
+        """Top-level keys of one file and of those of its group that it builds on, without composing it."""
         loaded = self.repository.load_config(f"{group}/{option}")
-        return [str(key) for key in loaded.config] if loaded is not None else []
+        if loaded is None:
+            return []
+        inherited = [key for name in _inherited(loaded) for key in self.keys(group, name)]
+        return list(dict.fromkeys([*inherited, *(str(key) for key in loaded.config)]))
 
     @staticmethod
     def _record(cfg: DictConfig, overrides: list[Override]) -> None:
@@ -114,6 +119,12 @@ class Composer(ConfigLoaderImpl):
             item_sep=separators.item_sep,
             exclude_keys=separators.exclude_keys,
         )
+
+
+def _inherited(loaded: ConfigResult) -> list[str]:
+    """Options of its own group in a file's defaults list."""
+    own = [entry for entry in loaded.defaults_list or [] if isinstance(entry, ConfigDefault) and not entry.is_self()]
+    return [str(entry.path) for entry in own]
 
 
 def _is_plain(override: Override) -> bool:
@@ -275,6 +286,6 @@ def _leaves(value: Any) -> Iterator[object]:
 def _mentions(text: str, key: str) -> bool:
     """Whether the interpolation `text` may depend on `key`; in doubt it does."""
     if text.count("${") == 1 and text.startswith("${") and text.endswith("}") and text[2] != ".":
-        path = text[2:-1]
+        path = text[2:-1].removeprefix("oc.select:").partition(",")[0]  # behind the comma: where the key is missing
         return path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.")
     return any(name in text for name in key.split("."))

@@ -84,7 +84,7 @@ def measure_member(run: Run) -> Member:
     x = torch.zeros(1, run.data.batch_size, run.data.final_seq_length)
     activations = saved_bytes(model, x)
     working = 4 * weights + activations
-    data = run.data.num_samples * (run.data.final_seq_length * 4 + 8)
+    data = sum(run.data.rows) * (run.data.final_seq_length * 4 + 8)
     return Member(working, data, int(run.task.unrolled * UNROLLED * working), weights, activations)
 
 

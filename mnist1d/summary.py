@@ -22,8 +22,9 @@ from mnist1d.analysis.intervals import Interval, t_interval
 from mnist1d.spelling import spelled
 
 SEEDS = ("seed", "data.seed")
-# Keys that follow from another one: naming both would say the same thing twice.
-FOLLOWS = {"model.input_size": "data.final_seq_length"}
+# Keys that follow from others: naming both would say the same thing twice.
+FOLLOWS = {"model.input_size": {"data.final_seq_length", "data.name"}}
+FOLLOWS |= {f"model.{key}": {"data.name"} for key in ("step_size", "row_length", "colours")}
 _NOT_IN_NAMES = re.compile(r"[^\w.\- ]+")
 
 _FINALS = ("acc_final", "acc_best", "acc_selected", "acc_selected_step")
@@ -75,16 +76,22 @@ def swept_keys(runs: Sequence[Flat]) -> list[str]:
     """Keys whose values differ between the runs that have them, in the config's order, seeds last.
 
     A key of the model counts only if it differs between runs of one model: `model.hidden` is 100 for the MLP and 6
-    for the GRU without anyone having swept it. Nor does a key count that follows from another swept one.
+    for the GRU without anyone having swept it. So it is with keys of the data. Nor does a key count that follows from
+    another swept one.
     """
-    values: dict[str, dict[str, set[str]]] = {}  # key -> model, or "" for any -> values
+    values: dict[str, dict[str, set[str]]] = {}  # key -> model or data set, or "" for any -> values
     for flat in runs:
         for key, value in flat.items():
-            model = spelled(flat.get("model.name")) if key.startswith("model.") and key != "model.name" else ""
-            values.setdefault(key, {}).setdefault(model, set()).add(spelled(value))
-    differ = [key for key, by_model in values.items() if max(map(len, by_model.values())) > 1]
-    kept = [key for key in differ if FOLLOWS.get(key) not in differ]
+            values.setdefault(key, {}).setdefault(_owner(key, flat), set()).add(spelled(value))
+    differ = [key for key, by_owner in values.items() if max(map(len, by_owner.values())) > 1]
+    kept = [key for key in differ if not FOLLOWS.get(key, set()) & {*differ}]
     return sorted(kept, key=lambda key: key in SEEDS)
+
+
+def _owner(key: str, flat: Flat) -> str:
+    """The model or data set that a key belongs to, "" for all others."""
+    section, _, name = key.partition(".")
+    return spelled(flat.get(f"{section}.name")) if section in ("model", "data") and name != "name" else ""
 
 
 def labels(swept: Iterable[str], keys: Iterable[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mnist1d.compose import Composer
-from mnist1d.config.schema import SGD, Adam, Data, Model, RMSprop, Run, Tracking, Trainer
+from mnist1d.config.schema import SGD, Adam, Images, Model, RMSprop, Run, Signals, Tracking, Trainer
 from mnist1d.config.tasks import Task
 from mnist1d.config.validate import schema_keys, validate
 
@@ -34,8 +34,10 @@ def composer() -> Composer:
 
 
 def test_no_file_is_overlooked() -> None:
-    counts = {folder: len(list((CONF / folder).glob("*.yaml"))) for folder in ("model", "optimizer", "experiment")}
+    folders = ("model", "data", "optimizer", "experiment")
+    counts = {folder: len(list((CONF / folder).glob("*.yaml"))) for folder in folders}
     assert counts["model"] >= 4
+    assert counts["data"] >= 6
     assert counts["optimizer"] >= 3
     assert counts["experiment"] >= 1
     assert len(FILES) >= 11
@@ -77,7 +79,7 @@ def test_schema_and_files_have_the_same_keys(composer: Composer) -> None:
 
 
 def test_every_key_is_described_in_the_schema() -> None:
-    for section in (Run, *Task.__subclasses__(), Data, Model, Adam, SGD, RMSprop, Trainer, Tracking):
+    for section in (Run, *Task.__subclasses__(), Signals, Images, Model, Adam, SGD, RMSprop, Trainer, Tracking):
         for key, field in section.model_fields.items():
             assert field.description or key in ("task", "model", "data", "optimizer", "trainer", "tracking"), (
                 section,

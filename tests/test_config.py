@@ -63,7 +63,7 @@ def test_all_faults_come_together_with_key_value_allowed_and_nearest() -> None:
     told = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("import time:"))
     assert told == dedent("""\
         11 faults in the configuration:
-          model=mpl             no such option; nearest: mlp; allowed: cnn, gru, logistic, mlp, shallow
+          model=mpl             no such option; nearest: mlp; allowed: cnn, cnn2d, gru, logistic, mlp, shallow
           model.hiden=3         no such key; nearest: model.hidden
           optimzer=sgd          no such key; nearest: optimizer
           hidden=3              no such key; nearest: model.hidden
@@ -83,7 +83,7 @@ ACTIVATION = (
     "learned:RUN_ID (32 hexadecimal digits)"
 )
 MESSAGES = {
-    "model=ggru": "model=ggru  no such option; nearest: gru; allowed: cnn, gru, logistic, mlp, shallow",
+    "model=ggru": "model=ggru  no such option; nearest: gru; allowed: cnn, cnn2d, gru, logistic, mlp, shallow",
     "experiment=clasification": (
         f"experiment=clasification  no such option; nearest: classification; allowed: {EXPERIMENTS}"
     ),
@@ -93,7 +93,7 @@ MESSAGES = {
     "lr=0.1": "lr=0.1  no such key; nearest: optimizer.lr",
     "+lr=0.1": "+lr=0.1  no such key; nearest: optimizer.lr",
     "nonsense=1": "nonsense=1  no such key",
-    "model.channels=3": "model.channels=3  model=mlp has no such key, model=cnn has",
+    "model.channels=3": "model.channels=3  model=mlp has no such key, model=cnn and model=cnn2d have",
     "optimizer.momentum=0.5": "optimizer.momentum=0.5  optimizer=adam has no such key, optimizer=sgd has",
     "optimizer=sgd optimizer.eps=1": (
         "optimizer.eps=1  optimizer=sgd has no such key, optimizer=adam and optimizer=adamw and optimizer=rmsprop have"
@@ -114,9 +114,11 @@ MESSAGES = {
         "allowed: a function that has a name"
     ),
     "model.layers=0": "model.layers=0  must be a whole number of at least 1",
-    "-m model=mlp,cnn model.channels=3,4": "model.channels=3,4  model=mlp has no such key, model=cnn has",
+    "-m model=mlp,cnn model.channels=3,4": (
+        "model.channels=3,4  model=mlp has no such key, model=cnn and model=cnn2d have"
+    ),
     "model.name=cnn": (
-        "model.name=cnn  follows from the group: type model=cnn; allowed: cnn, gru, logistic, mlp, shallow"
+        "model.name=cnn  follows from the group: type model=cnn; allowed: cnn, cnn2d, gru, logistic, mlp, shallow"
     ),
     "+seed=1": "+seed=1  exists already: leave out the +",
     "+model=cnn": "+model=cnn  exists already: leave out the +",
@@ -127,7 +129,7 @@ MESSAGES = {
     "-m optimizer.lr=interval(0,1)": (
         "optimizer.lr=interval(0,1)  an interval has no list of values; allowed: a,b,c or range(start,stop,step)"
     ),
-    "-m model=glob(x*)": "model=glob(x*)  matches nothing; allowed: cnn, gru, logistic, mlp, shallow",
+    "-m model=glob(x*)": "model=glob(x*)  matches nothing; allowed: cnn, cnn2d, gru, logistic, mlp, shallow",
     "-m hydra.verbose=true,false": "hydra.verbose=true,false  Hydra's own settings cannot be swept",
     "-m experiment=classification profile=smoke,quick": ("profile=smoke,quick  takes one value for a whole sweep"),
     "experiment=classification profile=quik": "profile=quik  must be one of smoke, quick, paper",
@@ -164,7 +166,7 @@ MESSAGES = {
     ),
     "-m experiment=double_descent model=gru": "model=gru  no part of the experiment has it; allowed: mlp, cnn",
     "-m experiment=double_descent model=mlp model.channels=3": (
-        "model.channels=3  model=mlp has no such key, model=cnn has"
+        "model.channels=3  model=mlp has no such key, model=cnn and model=cnn2d have"
     ),
     "task=contrastive model=cnn task.neighbours=4001": (
         "task.neighbours=4001  more than the 4000 training samples; allowed: a whole number from 1 to 4000"
@@ -189,6 +191,51 @@ MESSAGES = {
     "data.feature_order=chunk_shuffled data.chunk_length=40": (
         "data.chunk_length=40  leaves fewer than two chunks of data.final_seq_length=40; "
         "allowed: a whole number from 1 to 39"
+    ),
+    "data=digits data.train_split=null": (
+        "data.train_split=null  no split of digits was published; allowed: a number above 0 and below 1"
+    ),
+    "data=mnist data.train_split=1": "data.train_split=1  must be a number above 0 and below 1 or null",
+    "data=mnist data.num_samples=70001": (
+        "data.num_samples=70001  mnist has 70000 samples; allowed: a whole number from 2 to 70000, or null"
+    ),
+    "data=mnist data.num_samples=1": "data.num_samples=1  must be a whole number of at least 2 or null",
+    "data=cifar10 data.final_seq_length=3000": (
+        "data.final_seq_length=3000  images of cifar10 are 32 × 32 × 3; allowed: 3072"
+    ),
+    "data=digits data.row_length=16": "data.row_length=16  images of digits are 8 × 8 × 1; allowed: 8",
+    "data=digits data.stream=true": "data.stream=true  digits has no generator to draw fresh samples; allowed: false",
+    "data=digits data.batch_size=1438": (
+        "data.batch_size=1438  more than the 1437 training samples; allowed: a whole number from 1 to 1437"
+    ),
+    "data=digits data.padding=[1,2]": "data.padding=[1,2]  data=digits has no such key, data=mnist1d has",
+    "data.name=digits": (
+        "data.name=digits  follows from the group: type data=digits; "
+        "allowed: cifar10, digits, fashion_mnist, mnist, mnist1d, mnist_subset"
+    ),
+    "data=mnits": (
+        "data=mnits  no such option; nearest: mnist, mnist1d; "
+        "allowed: cifar10, digits, fashion_mnist, mnist, mnist1d, mnist_subset"
+    ),
+    "model=gru model.step_size=3": (
+        "model.step_size=3  does not divide the 40 positions of an input signal; allowed: one of its divisors"
+    ),
+    "model=cnn2d data=digits model.row_length=7": (
+        "model.row_length=7  does not divide the 64 positions of an input signal; allowed: one of its divisors"
+    ),
+    "model=cnn2d data=cifar10 model.colours=5": (
+        "model.colours=5  does not divide a row of 96; allowed: one of its divisors"
+    ),
+    "data=cifar10 data.colours=1": "data.colours=1  images of cifar10 are 32 × 32 × 3; allowed: 3",
+    "task=contrastive model=cnn2d": (
+        "model.name=cnn2d  has no convolutions, which task=contrastive trains; allowed: cnn"
+    ),
+    "task=metalearn_activation model=shallow optimizer=rmsprop data=digits": (
+        "task.trials=20  digits has no fresh samples: another seed would test on what was seen; allowed: 0"
+    ),
+    "task=lottery data=digits": (
+        "task.follow_ups=[fresh,reversed,shuffled,half_swapped,chunk_shuffled]  "
+        "digits has no fresh samples: another seed would test on what was seen; allowed: []"
     ),
     "data.stream=true data.batch_order=shuffled": (
         "data.batch_order=shuffled  a stream has no order to shuffle; allowed: sequential"
@@ -217,9 +264,11 @@ MESSAGES = {
     "model@foo=cnn": "model@foo=cnn  keys and groups stay in their place: leave out the @",
     "=3": "=3  cannot be read; allowed: key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'",
     "optimizer=sdg": "optimizer=sdg  no such option; nearest: sgd; allowed: adam, adamw, rmsprop, sgd",
-    "model={name:x}": "model.name=x  follows from the group: type model=x; allowed: cnn, gru, logistic, mlp, shallow",
+    "model={name:x}": (
+        "model.name=x  follows from the group: type model=x; allowed: cnn, cnn2d, gru, logistic, mlp, shallow"
+    ),
     "-m model={name:x},{name:mlp}": (
-        "model.name=x  follows from the group: type model=x; allowed: cnn, gru, logistic, mlp, shallow"
+        "model.name=x  follows from the group: type model=x; allowed: cnn, cnn2d, gru, logistic, mlp, shallow"
     ),
     "-m model=mlp,{name:x}": "model=mlp,{name:x}  sweeps over options and over keys at once",
     "model={hiden:3}": "model.hiden=3  no such key; nearest: model.hidden",
@@ -314,7 +363,7 @@ def test_help_shows_commands_and_groups_without_heavy_imports() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
     assert "python train.py -m experiment=classification profile=quick" in done.stdout
-    assert "model: cnn, gru, logistic, mlp, shallow\n" in done.stdout
+    assert "model: cnn, cnn2d, gru, logistic, mlp, shallow\n" in done.stdout
     assert " torch\n" not in done.stderr
 
 

@@ -80,6 +80,28 @@ def test_a_stack_of_the_papers_size_equals_its_members_to_float32_rounding() -> 
     assert_stack_equals_members(models, batches(2, 100, torch.float32, steps=40), 2e-6)
 
 
+@pytest.mark.parametrize(("count", "step_size"), [(1, 3), (3, 4), (3, 12)])
+def test_a_stack_that_reads_several_values_a_step_equals_its_members(count: int, step_size: int) -> None:
+    models = members(count, **{**SIZES, "input_size": 12, "step_size": step_size})
+    assert models[0].linear.in_features == 2 * SIZES["hidden"] * 12 // step_size
+    assert_stack_equals_members(models, batches(count, 7, steps=12), 1e-10)
+    params, x = stack(models), batches(count, 7, steps=12)
+    with torch.no_grad():
+        evaluated = models[0].forward_stacked(params, x)
+    torch.testing.assert_close(evaluated, models[0].forward_stacked(params, x), rtol=0, atol=1e-12)
+
+
+def test_a_step_reads_neighbours_in_order() -> None:
+    model, x = members(1, **{**SIZES, "input_size": 12, "step_size": 3})[0], batches(1, 7, steps=12)[0]
+    outputs, _ = model.gru(torch.stack([x[:, start : start + 3] for start in range(0, 12, 3)], 1))
+    assert torch.equal(model(x), model.linear(outputs.flatten(1)))
+
+
+def test_a_step_size_that_does_not_divide_the_signal_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^step_size is 5, expected a divisor of input_size=12$"):
+        GRU(12, step_size=5)
+
+
 @pytest.mark.parametrize("span", [1, 3, 4, 10])
 def test_gradients_do_not_depend_on_how_the_steps_are_cut_into_spans(
     span: int, monkeypatch: pytest.MonkeyPatch

@@ -9,14 +9,14 @@ from mnist1d.compose import Composer, parse_override
 from mnist1d.config import Run
 from mnist1d.config.validate import schema_keys, validate
 from mnist1d.cost import GIB, measure_member, most_members
-from mnist1d.data import Recipe
+from mnist1d.data import Recipe, Selection
 from mnist1d.data.arguments import Arguments
 from mnist1d.plan import LABELS, VALUES, Stack, fingerprint, plan, signature
 from tests.conftest import ROOT
 
 MakeRun = Callable[..., Run]
 
-SHAPES = {"num_samples", "train_split", "final_seq_length", "val_split", "test_samples"}
+SHAPES = {"name", "num_samples", "train_split", "final_seq_length", "val_split", "test_samples"}
 """What decides a data set's shape; everything else about it is values, in which members of a stack may differ."""
 
 
@@ -51,6 +51,7 @@ def test_runs_that_differ_in_a_value_share_a_stack(make_run: MakeRun, override: 
         "data.batch_size=50",
         "data.batch_order=shuffled",
         "data.stream=true",
+        "data=digits",
         "optimizer=sgd",
         "optimizer.eps=1e-6",
         "trainer.max_steps=100",
@@ -64,7 +65,7 @@ def test_runs_that_differ_in_shape_schedule_or_code_do_not(make_run: MakeRun, ov
 
 
 def test_everything_about_data_is_either_a_value_or_a_shape() -> None:
-    names = {field.name for kind in (Arguments, Recipe) for field in fields(kind)} - {"arguments"}
+    names = {field.name for kind in (Arguments, Selection, Recipe) for field in fields(kind)} - {"arguments"}
     values = {key.removeprefix("data.") for key in VALUES if key.startswith("data.")}
     assert not values & SHAPES
     assert values | SHAPES == names
@@ -74,6 +75,7 @@ BASES = {
     "": [],
     "cnn": ["model=cnn"],
     "shallow": ["model=shallow"],
+    "gru": ["model=gru"],
     "sgd": ["optimizer=sgd"],
     "lottery": ["task=lottery"],
     "contrastive": ["task=contrastive", "model=cnn"],
@@ -94,6 +96,7 @@ NUMBERS = {
         trainer.max_steps=6000 trainer.eval_every=100 trainer.eval_samples=10 trainer.matmul_precision=high""",
     "cnn": "model.channels=5 model.kernel_sizes=[3,3,3] model.pooling=max",
     "shallow": "model.activation=elu",
+    "gru": "model.step_size=2",
     "sgd": "optimizer.momentum=0.5",
     "lottery": """task.criterion=random task.rounds=99 task.schedule=geometric task.final_sparsity=0.9 task.rate=0.1
         task.scope=global task.prune_biases=false task.mask_step=1 task.rewind_step=1 task.init=xavier
@@ -116,7 +119,9 @@ LABELLED = """trainer.accelerator=cpu trainer.memory=1 trainer.stack=2 trainer.t
     hydra.run.dir=elsewhere hydra/launcher=basic"""
 """Changes of where, how and why a run is trained, how it is shown and where it is recorded."""
 
-FOLLOW = {"model.input_size", "model.name", "model._target_", "data.name", "task._target_"}
+FOLLOW = {"model.input_size", "model.name", "model._target_", "data.name", "task._target_"} | {
+    f"{section}.{key}" for section in ("data", "model") for key in ("row_length", "colours")
+}
 """Keys that follow from a choice of another one."""
 
 

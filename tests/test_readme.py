@@ -62,7 +62,7 @@ TRAINING = [line for line in commands() if line.startswith("python train.py")]
 def test_the_readme_was_understood() -> None:
     assert len(TRAINING) >= 10
     assert {"make train", "make test", "make ui"} <= set(commands())
-    known = ("python train.py", "python analyze.py", "make ")
+    known = ("python train.py", "python analyze.py", "python -m mnist1d.data export", "make ")
     assert [line for line in commands() if not line.startswith(known)] == []
 
 
@@ -109,6 +109,14 @@ def test_the_data_snippet_runs() -> None:
     names: dict[str, dict[str, object]] = {}
     exec(snippet, names)
     assert names["data"]["x"].shape == (4000, 40)  # type: ignore[attr-defined]
+
+
+def test_the_export_runs(tmp_path: Path) -> None:
+    (line,) = [line for line in commands() if line.startswith("python -m mnist1d.data")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *shlex.split(line)[1:]]
+    subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=60, check=True)
+    assert {"train.csv", "README.md"} <= {file.name for file in (tmp_path / "mnist1d-noisy").iterdir()}
 
 
 def test_linked_files_exist() -> None:

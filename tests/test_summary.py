@@ -50,6 +50,14 @@ def test_keys_that_only_differ_because_the_model_does_are_not_swept() -> None:
     assert names(flats) == ["mlp", "cnn"]
 
 
+def test_keys_that_only_differ_because_the_data_set_does_are_not_swept() -> None:
+    digits = {"data__name": "digits", "data__row_length": 8, "data__final_seq_length": 64, "model__input_size": 64}
+    signals = {"data__final_seq_length": 40, "model__input_size": 40}
+    assert names([flat(**signals), flat(**digits)]) == ["mlp data=mnist1d", "mlp data=digits"]
+    longer = [flat(**signals), flat(**signals | {"data__final_seq_length": 50, "model__input_size": 50})]
+    assert names(longer) == ["mlp final_seq_length=40", "mlp final_seq_length=50"]
+
+
 def test_a_key_of_one_model_is_swept_when_that_model_has_several_values() -> None:
     flats = [flat(model__hidden=10), flat(model__hidden=50), flat(name="cnn")]
     assert names(flats) == ["mlp hidden=10", "mlp hidden=50", "cnn"]

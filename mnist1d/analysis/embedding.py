@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mnist1d.analysis import weights
 from mnist1d.analysis.figures import INK
-from mnist1d.config import Data
+from mnist1d.config import make_data
 from mnist1d.data import load
 
 Array = NDArray[Any]
@@ -47,7 +47,7 @@ def embed(config: Mapping[str, Any], artifacts: str) -> Embedding:
     """
     state = weights.load(artifacts)
     head = "data."
-    splits = load(Data(**{key.removeprefix(head): value for key, value in config.items() if key.startswith(head)}))
+    splits = load(make_data({key.removeprefix(head): value for key, value in config.items() if key.startswith(head)}))
     seed = int(config["seed"])
     before, after = (tsne(each, seed) for each in outputs(config, state, splits.test_x))
     return Embedding(seed, before, after, splits.test_y)

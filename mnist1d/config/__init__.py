@@ -7,7 +7,20 @@ The keys live in conf/, their types and limits in `schema`.
 
 from mnist1d.config.command import check, no_folders_for_a_plan
 from mnist1d.config.faults import ConfigError, Fault, refuse
-from mnist1d.config.schema import SGD, Adam, Data, Model, Optimizer, RMSprop, Run, Tracking, Trainer
+from mnist1d.config.schema import (
+    SGD,
+    Adam,
+    Data,
+    Images,
+    Model,
+    Optimizer,
+    RMSprop,
+    Run,
+    Signals,
+    Tracking,
+    Trainer,
+    make_data,
+)
 from mnist1d.config.validate import parse, parse_or_refuse, validate
 
 __all__ = [
@@ -16,13 +29,16 @@ __all__ = [
     "ConfigError",
     "Data",
     "Fault",
+    "Images",
     "Model",
     "Optimizer",
     "RMSprop",
     "Run",
+    "Signals",
     "Tracking",
     "Trainer",
     "check",
+    "make_data",
     "no_folders_for_a_plan",
     "parse",
     "parse_or_refuse",

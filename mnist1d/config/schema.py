@@ -4,37 +4,28 @@ Rules over several keys of a section stand in its `conflicts`; they may join tas
 (`mnist1d.config.validate` relies on that when it walks through a sweep).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from mnist1d.config.describe import allowed, choices
 from mnist1d.config.faults import Conflict, Fault
 from mnist1d.config.section import Decay, Positive, Section, Seed, Share, Size
 from mnist1d.config.tasks import Classification, Contrastive, Lottery, MetalearnActivation, MetalearnLr
+from mnist1d.image_sets import IMAGE_SETS, ImageSet, part_sizes
 from mnist1d.spelling import nearest
 
 
 class Data(Section):
-    """The data set and what is done to it; the generator's own arguments keep their published names."""
+    """What every data set has: its sizes, what is done to it on purpose, and how it is walked through."""
 
     name: str = Field(description="the data set")
-    num_samples: int = Field(ge=10, multiple_of=10, description="samples drawn, training and test together")
-    train_split: float = Field(gt=0, lt=1, description="share of the samples used for training")
-    template_len: Positive = Field(description="points of a digit's template")
-    padding: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
-        strict=False, description="fewest and most zeros appended to a template"
-    )
-    scale_coeff: Size = Field(description="width of the random amplitude, around 1")
-    max_translation: Positive = Field(description="circular shifts go from 0 to one below this")
-    corr_noise_scale: Size = Field(description="size of the smooth noise that replaces the zeros")
-    iid_noise_scale: Size = Field(description="size of the white noise added everywhere")
-    shear_scale: Size = Field(description="size of the random slope")
-    shuffle_seq: bool = Field(description="the generator's own feature permutation, drawn after the samples")
-    final_seq_length: int = Field(ge=2, description="positions of a sample after resampling")
-    seed: Seed = Field(description="seed of the generator")
+    num_samples: int | None = Field(description="samples used, training and test together")
+    train_split: float | None = Field(description="share of the samples used for training")
+    final_seq_length: int = Field(description="positions of a sample")
+    seed: Seed = Field(description="seed of what is drawn: samples or splits, and label noise")
     label_noise: Share = Field(description="share of training labels that are replaced by random ones")
     label_noise_mode: Literal["redraw", "flip"] = Field(description="redraw may hit the true label, flip never does")
     shuffle_features: bool = Field(description="permute the positions, the same way for all samples")
@@ -50,27 +41,25 @@ class Data(Section):
     stream: bool = Field(description="draw fresh training samples for every step")
 
     @property
-    def rows(self) -> tuple[int, int, int]:
-        """Number of training, validation and test samples."""
-        kept = int(self.num_samples * self.train_split)
-        held_out = int(kept * self.val_split)
-        test = self.num_samples - kept
-        return kept - held_out, held_out, min(test, self.test_samples or test)
+    def parts(self) -> tuple[int, int]:
+        """Number of samples for training, those held out included, and of test samples."""
+        raise NotImplementedError
 
     @property
-    def padded_len(self) -> int:
-        """Points of a sample before it is resampled to `final_seq_length`."""
-        return self.template_len + self.padding[1]
+    def rows(self) -> tuple[int, int, int]:
+        """Number of training, validation and test samples."""
+        kept, test = self.parts
+        held_out = int(kept * self.val_split)
+        return kept - held_out, held_out, min(test, self.test_samples or test)
 
     def conflicts(self) -> Iterator[Fault]:
         yield from self._split_conflicts()
-        yield from self._signal_conflicts()
         yield from self._order_conflicts()
 
     def _split_conflicts(self) -> Iterator[Fault]:
         train, held_out, test = self.rows
-        drawn = self.num_samples - train - held_out
-        samples = f"data.num_samples={self.num_samples}"
+        drawn = self.parts[1]
+        samples = f"data.num_samples={sum(self.parts)}"
         if train + held_out < 1:
             yield Conflict("data.train_split", self.train_split, f"leaves no training sample of {samples}")
         elif test < 1:
@@ -85,16 +74,6 @@ class Data(Section):
             text = f"more than the {train} training samples"
             yield Conflict("data.batch_size", self.batch_size, text, f"a whole number from 1 to {train}")
 
-    def _signal_conflicts(self) -> Iterator[Fault]:
-        low, high = self.padding
-        if low > high:
-            text = "the first number must not exceed the second"
-            yield Conflict("data.padding", self.padding, text, f"two whole numbers in order, as [{high},{low}]")
-        elif self.max_translation > self.padded_len:
-            text = f"shifts by more than the {self.padded_len} points of a padded template"
-            limit = f"a whole number from 1 to {self.padded_len} (template_len + the larger padding)"
-            yield Conflict("data.max_translation", self.max_translation, text, limit)
-
     def _order_conflicts(self) -> Iterator[Fault]:
         if self.shuffle_features and self.feature_order != "original":
             text = "cannot be combined with data.shuffle_features=true"
@@ -107,11 +86,123 @@ class Data(Section):
             yield Conflict("data.batch_order", "shuffled", "a stream has no order to shuffle", "sequential")
 
 
+class Signals(Data):
+    """Signals that the generator makes; its own arguments keep their published names."""
+
+    num_samples: int = Field(ge=10, multiple_of=10, description="samples drawn, training and test together")
+    train_split: float = Field(gt=0, lt=1, description="share of the samples used for training")
+    template_len: Positive = Field(description="points of a digit's template")
+    padding: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
+        strict=False, description="fewest and most zeros appended to a template"
+    )
+    scale_coeff: Size = Field(description="width of the random amplitude, around 1")
+    max_translation: Positive = Field(description="circular shifts go from 0 to one below this")
+    corr_noise_scale: Size = Field(description="size of the smooth noise that replaces the zeros")
+    iid_noise_scale: Size = Field(description="size of the white noise added everywhere")
+    shear_scale: Size = Field(description="size of the random slope")
+    shuffle_seq: bool = Field(description="the generator's own feature permutation, drawn after the samples")
+    final_seq_length: int = Field(ge=2, description="positions of a sample after resampling")
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        kept = int(self.num_samples * self.train_split)
+        return kept, self.num_samples - kept
+
+    @property
+    def padded_len(self) -> int:
+        """Points of a sample before it is resampled to `final_seq_length`."""
+        return self.template_len + self.padding[1]
+
+    def conflicts(self) -> Iterator[Fault]:
+        yield from self._split_conflicts()
+        yield from self._signal_conflicts()
+        yield from self._order_conflicts()
+
+    def _signal_conflicts(self) -> Iterator[Fault]:
+        low, high = self.padding
+        if low > high:
+            text = "the first number must not exceed the second"
+            yield Conflict("data.padding", self.padding, text, f"two whole numbers in order, as [{high},{low}]")
+        elif self.max_translation > self.padded_len:
+            text = f"shifts by more than the {self.padded_len} points of a padded template"
+            limit = f"a whole number from 1 to {self.padded_len} (template_len + the larger padding)"
+            yield Conflict("data.max_translation", self.max_translation, text, limit)
+
+
+class Images(Data):
+    """Flattened images of a set in `mnist1d.image_sets`."""
+
+    num_samples: Annotated[int, Field(ge=2)] | None = Field(
+        description="samples used, training and test together, drawn evenly from the classes; null takes all"
+    )
+    train_split: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        description="share of the samples used for training, drawn anew; null is the published split"
+    )
+    final_seq_length: Positive = Field(description="values of a sample: its pixels, row by row")
+    row_length: Positive = Field(description="values in a row of pixels")
+    colours: Positive = Field(description="values of a pixel")
+
+    @property
+    def facts(self) -> ImageSet:
+        """The set's facts."""
+        return IMAGE_SETS[self.name]
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        return part_sizes(self.facts, self.num_samples, self.train_split)
+
+    def conflicts(self) -> Iterator[Fault]:
+        most = self.facts.samples
+        if (self.num_samples or 0) > most:
+            text = f"{self.name} has {most} samples"
+            yield Conflict("data.num_samples", self.num_samples, text, f"a whole number from 2 to {most}, or null")
+        elif self.train_split is None and not self.facts.has_split:
+            text = f"no split of {self.name} was published"
+            yield Conflict("data.train_split", self.train_split, text, "a number above 0 and below 1")
+        else:
+            yield from self._split_conflicts()
+        yield from self._order_conflicts()
+        yield from self._shape_conflicts()
+        if self.stream:
+            yield Conflict("data.stream", True, f"{self.name} has no generator to draw fresh samples", "false")
+
+    def _shape_conflicts(self) -> Iterator[Fault]:
+        facts = self.facts
+        keys = {"final_seq_length": facts.length, "row_length": facts.row_length, "colours": facts.shape[2]}
+        for key, fact in keys.items():
+            if (given := getattr(self, key)) != fact:
+                text = f"images of {self.name} are {' × '.join(map(str, facts.shape))}"
+                yield Conflict(f"data.{key}", given, text, str(fact))
+
+
+def _kind(data: Any) -> str:
+    name = data.get("name") if isinstance(data, Mapping) else getattr(data, "name", None)
+    return Images.__name__ if name in IMAGE_SETS else Signals.__name__
+
+
+AnyData = Annotated[
+    Annotated[Signals, Tag(Signals.__name__)] | Annotated[Images, Tag(Images.__name__)], Discriminator(_kind)
+]
+"""Told apart by the name: one of an image set, or any other for a file of the generator's arguments."""
+_ANY_DATA: TypeAdapter[Data] = TypeAdapter(AnyData)
+
+
+def make_data(values: Mapping[str, Any]) -> Data:
+    """The data section with these values, as they stand in conf/ or beside recorded weights.
+
+    Raises `pydantic.ValidationError` for values that make none.
+    """
+    return _ANY_DATA.validate_python(values)
+
+
 class Architecture(BaseModel):
     """Keys of the shipped architectures. A model of your own may use these, with these types, and others."""
 
     hidden: Positive = Field(description="hidden units: of each layer (mlp), of the state in each direction (gru)")
     layers: Positive = Field(description="hidden layers")
+    step_size: Positive = Field(description="values that a recurrent net reads at a time step")
+    row_length: Positive | None = Field(description="values in a row of pixels; null: a signal is an image of one row")
+    colours: Positive = Field(description="values of a pixel")
     residual: bool = Field(description="skip connection round every hidden layer but the first")
     channels: Positive = Field(description="channels of every convolution")
     kernel_sizes: Annotated[list[Positive], Field(min_length=1)] = Field(description="width of each convolution")
@@ -172,6 +263,12 @@ class Model(Section, extra="allow"):
 
     def _length_conflicts(self) -> Iterator[Fault]:
         extra = self.model_extra or {}
+        for key in ("step_size", "row_length"):
+            if self.input_size % (extra.get(key) or 1):
+                text = f"does not divide the {self.input_size} positions of an input signal"
+                yield Conflict(f"model.{key}", extra[key], text, "one of its divisors")
+        if (row := extra.get("row_length") or self.input_size) % extra.get("colours", 1):
+            yield Conflict("model.colours", extra["colours"], f"does not divide a row of {row}", "one of its divisors")
         if not {"kernel_sizes", "pooling"} <= extra.keys():
             return
         lengths = [self.input_size]
@@ -263,7 +360,7 @@ class Run(Section):
         Classification | Lottery | Contrastive | MetalearnLr | MetalearnActivation, Field(discriminator="name")
     ]
     model: Model
-    data: Data
+    data: AnyData
     optimizer: Annotated[Adam | SGD | RMSprop, Field(discriminator="name")]
     trainer: Trainer
     tracking: Tracking
@@ -297,9 +394,13 @@ class Run(Section):
             yield from self._metalearning_conflicts()
         if isinstance(self.task, Lottery):
             yield from self._lottery_conflicts(self.task)
+        for key, limit in (("follow_ups", "[]"), ("trials", "0")):
+            if isinstance(self.data, Images) and (value := getattr(self.task, key, None)):
+                text = f"{self.data.name} has no fresh samples: another seed would test on what was seen"
+                yield Conflict(f"task.{key}", value, text, limit)
 
     def _contrastive_conflicts(self, task: Contrastive) -> Iterator[Fault]:
-        if "kernel_sizes" not in self.model.options:
+        if not {"kernel_sizes", "pooling"} <= self.model.options.keys():
             yield Conflict("model.name", self.model.name, "has no convolutions, which task=contrastive trains", "cnn")
         elif (activation := self.model.options.get("activation")) not in (None, "relu"):
             yield Conflict("model.activation", activation, "task=contrastive trains one kind of unit", "relu")

@@ -8,13 +8,13 @@ from pydantic import BaseModel, ValidationError
 
 from mnist1d.config.describe import allowed
 from mnist1d.config.faults import Absent, ConfigError, Fault, refuse
-from mnist1d.config.schema import Architecture, Data, Model, Run, Tracking, Trainer
+from mnist1d.config.schema import Architecture, Images, Model, Run, Signals, Tracking, Trainer
 from mnist1d.spelling import nearest
 
 _SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "task": get_args(Run.model_fields["task"].annotation),
     "model": (Model, Architecture),
-    "data": (Data,),
+    "data": (Signals, Images),
     "optimizer": get_args(Run.model_fields["optimizer"].annotation),
     "trainer": (Trainer,),
     "tracking": (Tracking,),
@@ -79,13 +79,13 @@ def _fault(kind: str, loc: tuple[int | str, ...], values: Mapping[str, Any]) -> 
         return Fault(key, Absent, "no such key", nearest=nearest(key, schema_keys()))
     if kind.startswith("union_tag"):
         path, key = [*path, "name"], f"{key}.name"
-    return Fault(key, _at(values, path), f"must be {expectation(path)}")
+    return Fault(key, _at(values, path), f"must be {expectation(path, loc)}")
 
 
 def _path(loc: tuple[int | str, ...]) -> list[str]:
     """Key of an error, without places inside of a list and the name that pydantic puts after a union's key."""
     path = [part for part in loc if isinstance(part, str)]
-    return path[:1] + path[2:] if path[0] in ("optimizer", "task") and len(path) > 1 else path
+    return path[:1] + path[2:] if path[0] in ("optimizer", "task", "data") and len(path) > 1 else path
 
 
 def _at(values: Any, path: list[str]) -> Any:
@@ -94,11 +94,11 @@ def _at(values: Any, path: list[str]) -> Any:
     return values
 
 
-def expectation(path: list[str]) -> str:
-    """What the key at `path` accepts, in words."""
+def expectation(path: list[str], loc: tuple[int | str, ...]) -> str:
+    """What the key at `path` accepts, in words; `loc` may say in which of its section's classes."""
     owners = _SECTIONS.get(path[0], ()) if len(path) > 1 else (Run,)
     texts = []
-    for owner in owners:
+    for owner in [owner for owner in owners if owner.__name__ in loc] or owners:
         for name, field in owner.model_fields.items():
             if (field.alias or name) == path[-1]:
                 texts.append(allowed(field.annotation, field.metadata))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mnist1d.data.arguments import get_dataset_args
 from mnist1d.data.cache import get_dataset
 from mnist1d.data.generator import make_dataset
+from mnist1d.data.images import Selection
 from mnist1d.data.splits import Recipe, Splits, load
 from mnist1d.data.templates import get_templates
 
@@ -21,6 +22,7 @@ __all__ = [
     "MNIST1D",
     "MNIST1DDataModule",
     "Recipe",
+    "Selection",
     "Splits",
     "get_dataset",
     "get_dataset_args",

@@ -12,12 +12,12 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -25,12 +25,12 @@ from mnist1d.data.arguments import Arguments
 from mnist1d.data.generator import Generated, generate
 from mnist1d.data.templates import Templates, check_templates, get_templates
 
-__all__ = ["cache_file", "cache_folder", "digest", "get_dataset", "remembered"]
+__all__ = ["cache_file", "cache_folder", "digest", "get_dataset", "remembered", "whole_file"]
 
 FORMAT = 1  # part of every hash: a change in what a file holds makes the old ones strangers
 FOLDER_LIMIT = 2**30  # bytes; past it the files least recently used go
 # What reading a damaged .npz can raise: a flipped bit may claim a password, a method or a size it has not.
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, EOFError, LookupError, ValueError, RuntimeError, MemoryError),
     *(struct.error, zipfile.BadZipFile, zlib.error),
 )
@@ -139,7 +139,7 @@ def _read(file: Path, key: str) -> Generated | None:
             rest = (int(kept["position"]), int(kept["has_gauss"]), float(kept["gauss"]))
             state = ("MT19937", kept["state"], *rest)
             generated = Generated(kept["x"], kept["y"], kept["t"], kept["features"], state)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     with suppress(OSError):
         os.utime(file)
@@ -147,13 +147,20 @@ def _read(file: Path, key: str) -> Generated | None:
 
 
 def _write(file: Path, data: Generated, key: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     _, state, position, has_gauss, gauss = data.state
     arrays = {"x": data.x, "y": data.y, "t": data.t, "features": data.features, "state": state}
+    with whole_file(file) as stream:
+        np.savez(stream, digest=key, position=position, has_gauss=has_gauss, gauss=gauss, **arrays)
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[BinaryIO]:
+    """A stream to write `file` by, which appears, or is replaced, when the context ends without an error."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=file.stem, suffix=".part", dir=file.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, digest=key, position=position, has_gauss=has_gauss, gauss=gauss, **arrays)
+            yield stream
         Path(temporary).replace(file)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """From a config to the arrays that models are trained and tested on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -12,25 +12,26 @@ import numpy.typing as npt
 from mnist1d.data.arguments import Arguments, real, whole
 from mnist1d.data.cache import cache_folder, remembered
 from mnist1d.data.corruption import FeatureOrder, NoiseMode, feature_order, flipped_labels, redrawn_labels
-from mnist1d.data.generator import Generated
+from mnist1d.data.images import Selection, select
+from mnist1d.image_sets import IMAGE_SETS
 
 if TYPE_CHECKING:
     from mnist1d.config import Data
 
-__all__ = ["Recipe", "Splits", "load"]
+__all__ = ["Recipe", "Splits", "load", "load_exact"]
 
-Inputs = npt.NDArray[np.float32]
+Inputs = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
 
 # Second words of the seeds of draws that the reference does not have, so that no two of them share a stream.
-_FLIP, _VALIDATION = 1, 2
+_FLIP, _VALIDATION, _REDRAW = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Splits:
     """Three parts of a data set, ready for a model; shared between callers and therefore read-only."""
 
-    train_x: Inputs  # [n_train, length]
+    train_x: Inputs  # [n_train, length], float32 but for `load_exact`
     train_y: Labels  # [n_train], with the label noise asked for
     val_x: Inputs  # [n_val, length], n_val = 0 without a validation split
     val_y: Labels  # [n_val], always clean
@@ -42,7 +43,7 @@ class Splits:
 class Recipe:
     """Everything that decides what `load` returns, and nothing else: equal recipes, equal data."""
 
-    arguments: Arguments = field(default_factory=Arguments)
+    arguments: Arguments | Selection = field(default_factory=Arguments)
     label_noise: float = 0.0
     label_noise_mode: NoiseMode = "redraw"
     shuffle_features: bool = False
@@ -59,7 +60,7 @@ class Recipe:
         if self.label_noise_mode not in get_args(NoiseMode):
             raise ValueError(f"label_noise_mode={self.label_noise_mode!r}: must be redraw or flip")
         if self.test_samples is not None:
-            whole("test_samples", self.test_samples, 1, self.arguments.num_samples)
+            whole("test_samples", self.test_samples, 1, _samples(self.arguments))
         self.permutation()
 
     @classmethod
@@ -67,7 +68,10 @@ class Recipe:
         """From the config's data section, or any object with its attributes."""
         if isinstance(data, Recipe):
             return data
-        return cls(Arguments.of(data), **{name: getattr(data, name) for name in cls._own()})
+        own = {name: getattr(data, name) for name in cls._own()}
+        if getattr(data, "name", None) not in IMAGE_SETS:
+            return cls(Arguments.of(data), **own)
+        return cls(Selection(data.name, data.num_samples, data.train_split, data.seed), **own)
 
     @classmethod
     def named(cls, values: Mapping[str, Any]) -> "Recipe":
@@ -92,6 +96,12 @@ class Recipe:
         )
 
 
+def _samples(arguments: Arguments | Selection) -> int:
+    if isinstance(arguments, Arguments):
+        return arguments.num_samples
+    return arguments.num_samples or IMAGE_SETS[arguments.name].samples
+
+
 def load(data: "Data | Recipe") -> Splits:
     """The data that a config asks for; the same object for the same content, whoever asks.
 
@@ -102,29 +112,65 @@ def load(data: "Data | Recipe") -> Splits:
 
     Raises:
         ValueError: an impossible value, named with what is allowed, or a validation split that leaves a part empty.
+        DownloadError: an image set whose files are not here and cannot be fetched.
     """
-    return _load(Recipe.of(data), cache_folder())
+    recipe = Recipe.of(data)
+    kept = _load_signals if isinstance(recipe.arguments, Arguments) else _load_images
+    return kept(recipe, cache_folder())
+
+
+def load_exact(recipe: Recipe) -> Splits:
+    """As `load`, with inputs in float64, as the generator makes them; made anew at every call."""
+    return _splits(recipe, np.float64)
 
 
 @lru_cache(maxsize=32)
-def _load(recipe: Recipe, folder: Path) -> Splits:
+def _load_signals(recipe: Recipe, folder: Path) -> Splits:
     del folder  # in the key, so that another cache folder is another memory
-    generated = remembered(recipe.arguments)
-    cut = int(len(generated.y) * recipe.arguments.train_split)
-    x = generated.x[:, recipe.permutation()].astype(np.float32)
-    clean = generated.y.astype(np.int64)
-    noisy = _noisy(clean[:cut], generated, recipe)
+    return _splits(recipe)
+
+
+@lru_cache(maxsize=2)
+def _load_images(recipe: Recipe, folder: Path) -> Splits:
+    del folder  # few are kept: one may take 0.7 GB
+    return _splits(recipe)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A data set before anything is done to it: training rows first, `cut` of them."""
+
+    x: npt.NDArray[Any]  # [n, length]
+    y: Labels  # [n]
+    cut: int
+    stream: Callable[[], np.random.RandomState]  # what labels are redrawn from
+
+    @classmethod
+    def of(cls, arguments: Arguments | Selection) -> "_Source":
+        if isinstance(arguments, Arguments):
+            made = remembered(arguments)
+            return cls(made.x, made.y.astype(np.int64), int(len(made.y) * arguments.train_split), made.stream)
+        return cls(*select(arguments), lambda: np.random.RandomState([arguments.seed, _REDRAW]))
+
+
+def _splits(recipe: Recipe, dtype: type[np.floating[Any]] = np.float32) -> Splits:
+    source = _Source.of(recipe.arguments)
+    cut, clean = source.cut, source.y
+    order = recipe.permutation()
+    moved = (order != np.arange(len(order))).any()  # large images are copied no more than they must be
+    x = (source.x[:, order] if moved else source.x).astype(dtype, copy=False)
+    noisy = _noisy(clean[:cut], source, recipe)
     kept, held = _held_out(cut, recipe)
-    test = slice(cut, None if recipe.test_samples is None else cut + recipe.test_samples)
+    test = np.arange(cut, len(x))[: recipe.test_samples]  # no slice: that would keep all of x alive
     parts = (x[kept], noisy[kept], x[held], clean[held], x[test], clean[test])
     return Splits(*(_frozen(part) for part in parts))
 
 
-def _noisy(labels: Labels, generated: Generated, recipe: Recipe) -> Labels:
+def _noisy(labels: Labels, source: _Source, recipe: Recipe) -> Labels:
     if recipe.label_noise == 0:
         return labels
     if recipe.label_noise_mode == "redraw":
-        return redrawn_labels(labels, recipe.label_noise, generated.stream())
+        return redrawn_labels(labels, recipe.label_noise, source.stream())
     return flipped_labels(labels, recipe.label_noise, np.random.default_rng([recipe.arguments.seed, _FLIP]))
 
 

@@ -57,7 +57,7 @@ class _Source:
     """The tables of one distribution on one device."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        self.recipe, self.args, self.device = recipe, recipe.arguments, device
+        self.recipe, self.args, self.device = recipe, _generated(recipe), device
         args, length = self.args, self.args.length
         mean, deviation = population(args)
         table = dilations(get_templates()["x"], args)
@@ -107,9 +107,15 @@ class _Source:
 
 
 def _feature_order(recipe: Recipe) -> np.ndarray:
-    order = recipe.permutation()
+    order, args = recipe.permutation(), _generated(recipe)
     # The data set draws this permutation after its samples; its test data are in that order.
-    return remembered(recipe.arguments).features[order] if recipe.arguments.shuffle_seq else order
+    return remembered(args).features[order] if args.shuffle_seq else order
+
+
+def _generated(recipe: Recipe) -> Arguments:
+    if not isinstance(recipe.arguments, Arguments):
+        raise ValueError(f"{recipe.arguments.name} has no generator to draw fresh samples")
+    return recipe.arguments
 
 
 def _filter(length: int) -> Floats:

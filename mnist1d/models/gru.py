@@ -4,7 +4,7 @@ Stacked, every member brings two *cells*, one per direction; the reverse one rea
 cells take a time step together, with the batch as the last and contiguous axis. What a cell knows before a
 step is one matrix,
 
-    state = [h; x; 1]                                   # [hidden + 2, batch]
+    state = [h; x; 1]                                   # [hidden + step_size + 1, batch]
 
 so that a single product with a packed weight gives every gate, biases and input included:
 
@@ -43,24 +43,30 @@ EVALUATION_SAMPLES = 4000
 
 
 class GRU(nn.Module):
-    """Bidirectional GRU over scalar inputs; the outputs of all time steps feed one linear layer.
+    """Bidirectional GRU; the outputs of all time steps feed one linear layer.
 
     Args:
-        input_size: time steps in a row of data.
+        input_size: positions of a signal.
         num_classes: number of logits.
         hidden: units per direction.
+        step_size: positions read at a time step, a divisor of `input_size`: 1 in the paper; of a flattened image
+            customarily a row of pixels.
 
     With the paper's sizes (40, 10, 6) it has 5134 parameters.
+
+    Raises ValueError for a `step_size` that is no divisor.
     """
 
-    def __init__(self, input_size: int = 40, num_classes: int = 10, *, hidden: int = 6) -> None:
+    def __init__(self, input_size: int = 40, num_classes: int = 10, *, hidden: int = 6, step_size: int = 1) -> None:
         super().__init__()
-        self.gru = nn.GRU(1, hidden, batch_first=True, bidirectional=True)
-        self.linear = nn.Linear(2 * hidden * input_size, num_classes)
+        if input_size % step_size:
+            raise ValueError(f"step_size is {step_size}, expected a divisor of input_size={input_size}")
+        self.gru = nn.GRU(step_size, hidden, batch_first=True, bidirectional=True)
+        self.linear = nn.Linear(2 * hidden * (input_size // step_size), num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [batch, num_classes] of x [batch, input_size]."""
-        outputs, _ = self.gru(x.unsqueeze(-1))
+        outputs, _ = self.gru(x.unflatten(1, (-1, self.gru.input_size)))
         return self.linear(outputs.flatten(1))
 
     def forward_stacked(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -82,7 +88,7 @@ class GRU(nn.Module):
 
 
 def _pack_cells(params: dict[str, Tensor]) -> Tensor:
-    """Weights of all cells [2 * member, 4 * hidden, hidden + 2]; directions alternate on the first axis."""
+    """Weights of all cells [2 * member, 4 * hidden, hidden + step_size + 1]; directions alternate on the first axis."""
 
     def both(name: str) -> Tensor:
         return torch.stack([params[f"gru.{name}"], params[f"gru.{name}_reverse"]], 1).flatten(0, 1)
@@ -95,17 +101,18 @@ def _pack_cells(params: dict[str, Tensor]) -> Tensor:
     x_gates, x_candidate = weight_x.split(sizes, 1)
     bias_gates, bias_candidate = bias_x.split(sizes, 1)
     columns_h = F.pad(weight_h, (0, 0, 0, hidden))
-    column_x = torch.cat([x_gates, torch.zeros_like(x_candidate), x_candidate], 1)
+    columns_x = torch.cat([x_gates, torch.zeros_like(x_candidate), x_candidate], 1)
     column_1 = torch.cat([bias_h + F.pad(bias_gates, (0, hidden)), bias_candidate], 1).unsqueeze(-1)
-    return torch.cat([columns_h, column_x, column_1], 2)
+    return torch.cat([columns_h, columns_x, column_1], 2)
 
 
 def _pack_readout(params: dict[str, Tensor]) -> Tensor:
-    """The linear layer's weight in the order of states: [member, class, 2 * (step + 1) * (hidden + 2)]."""
+    """The linear layer's weight in the order of states: [member, class, 2 * (step + 1) * (hidden + step_size + 1)]."""
     weight, hidden = params["linear.weight"], params["gru.weight_hh_l0"].shape[-1]
+    others = params["gru.weight_ih_l0"].shape[-1] + 1
     onward, reverse = weight.unflatten(2, (-1, 2, hidden)).unbind(3)
     by_direction = torch.stack([onward, reverse.flip(2)], 2)
-    return F.pad(by_direction, (0, 2, 1, 0)).flatten(2)  # no weight on x, 1 and the initial state
+    return F.pad(by_direction, (0, others, 1, 0)).flatten(2)  # no weight on x, 1 and the initial state
 
 
 def _read(states: Tensor, readout: Tensor, bias: Tensor) -> Tensor:
@@ -114,26 +121,30 @@ def _read(states: Tensor, readout: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias, readout, states.view(members, -1, batch)).mT
 
 
-def _initial_states(x: Tensor, hidden: int) -> Tensor:
-    """Room for all states [2 * member, step + 1, hidden + 2, batch], with inputs filled in and h_0 = 0."""
-    members, batch, steps = x.shape
-    states = x.new_empty(members, 2, steps + 1, hidden + 2, batch)
-    states[:, 0, :-1, hidden] = x.mT
-    states[:, 1, :-1, hidden] = x.flip(2).mT
-    states[:, :, -1, hidden] = 0
-    states[:, :, :, hidden + 1] = 1
+def _hidden(cell: Tensor) -> int:
+    return cell.shape[1] // 4
+
+
+def _initial_states(cell: Tensor, x: Tensor) -> Tensor:
+    """Room for all states [2 * member, step + 1, hidden + step_size + 1, batch], inputs filled in and h_0 = 0."""
+    hidden, width, (members, batch, _) = _hidden(cell), cell.shape[2], x.shape
+    read = x.unflatten(2, (-1, width - hidden - 1)).permute(0, 2, 3, 1)  # [member, step, step_size, batch]
+    states = x.new_empty(members, 2, read.shape[1] + 1, width, batch)
+    states[:, 0, :-1, hidden:-1] = read
+    states[:, 1, :-1, hidden:-1] = read.flip(1)
+    states[:, :, -1, hidden:-1] = 0
+    states[:, :, :, -1] = 1
     states[:, :, 0, :hidden] = 0
     return states.flatten(0, 1)
 
 
 def _unroll(cell: Tensor, x: Tensor) -> Tensor:
-    """States [2 * member, step + 1, hidden + 2, batch] of all cells over x [member, batch, step]."""
-    hidden, (_, batch, steps) = cell.shape[2] - 2, x.shape
-    states = _initial_states(x, hidden)
-    state, h = states.unbind(1), states[:, :, :hidden].unbind(1)
-    gates = _Gates(cell, batch, span=1)
+    """States [2 * member, step + 1, hidden + step_size + 1, batch] of all cells over x [member, batch, position]."""
+    states = _initial_states(cell, x)
+    state, h = states.unbind(1), states[:, :, : _hidden(cell)].unbind(1)
+    gates = _Gates(cell, x.shape[1], span=1)
     z, n = gates.z[0], gates.n[0]
-    for t in range(steps):
+    for t in range(len(state) - 1):
         gates.evaluate(cell, state[t : t + 1])
         torch.lerp(n, h[t], z, out=h[t + 1])
     return states
@@ -143,15 +154,15 @@ class _Gates:
     """Gates of all cells over `span` consecutive steps, in buffers that serve one span after the other."""
 
     def __init__(self, cell: Tensor, batch: int, span: int) -> None:
-        cells, rows, width = cell.shape
-        hidden = width - 2
+        cells, rows, _ = cell.shape
+        hidden = _hidden(cell)
         products = cell.new_empty(span, cells, rows, batch)
         self.r, self.z, self.c, self.i = products.split(hidden, 2)
         self.n = cell.new_empty(span, cells, hidden, batch)  # contiguous: tanh is slow on slices
         self._products, self._sigmoids = products.unbind(0), products[:, :, : 2 * hidden]
 
     def evaluate(self, cell: Tensor, states: Sequence[Tensor]) -> None:
-        """Fill in the gates of the steps that start from `states`: `span` of [cell, hidden + 2, batch]."""
+        """Fill in the gates of the steps that start from `states`: `span` of [cell, width, batch]."""
         for state, product in zip(states, self._products, strict=True):
             torch.bmm(cell, state, out=product)
         self._sigmoids.sigmoid_()
@@ -185,8 +196,8 @@ class _Recurrence(torch.autograd.Function):
         d_cell, d_inputs = _backpropagate(cell, states, d_states, ctx.needs_input_grad[1])
         if d_inputs is None:
             return d_cell, None
-        onward, reverse = d_inputs.squeeze(2).unflatten(1, (-1, 2)).unbind(2)  # [step, member, batch]
-        return d_cell, (onward + reverse.flip(0)).permute(1, 2, 0)
+        onward, reverse = d_inputs.unflatten(1, (-1, 2)).unbind(2)  # [step, member, step_size, batch]
+        return d_cell, (onward + reverse.flip(0)).permute(1, 3, 0, 2).flatten(2)
 
 
 def _span(steps: int, elements: int) -> int:
@@ -196,12 +207,12 @@ def _span(steps: int, elements: int) -> int:
 
 
 def _backpropagate(cell: Tensor, states: Tensor, d_states: Tensor, with_inputs: bool) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the cells and, if wanted, of what they read, [step, cell, 1, batch]."""
+    """Gradients of the cells and, if wanted, of what they read, [step, cell, step_size, batch]."""
     cells, steps, batch = len(cell), states.shape[1] - 1, states.shape[3]
-    hidden = cell.shape[2] - 2
+    hidden, step_size = _hidden(cell), cell.shape[2] - _hidden(cell) - 1
     state, state_t = states.unbind(1), states.mT.unbind(1)
     h, d_h = states[:, :, :hidden].transpose(0, 1), d_states[:, :, :hidden].unbind(1)
-    to_h, to_x = cell[:, : 3 * hidden, :hidden].mT, cell[:, :, hidden : hidden + 1].mT
+    to_h, to_x = cell[:, : 3 * hidden, :hidden].mT, cell[:, :, hidden:-1].mT
 
     span = _span(steps, cells * hidden * batch)
     gates = _Gates(cell, batch, span)
@@ -212,7 +223,7 @@ def _backpropagate(cell: Tensor, states: Tensor, d_states: Tensor, with_inputs: 
     d_rows = cell.new_empty(cells, 4 * hidden, batch)
     d_gates, d_recurrent = d_rows.unflatten(1, (4, hidden)), d_rows[:, : 3 * hidden]
     d_cell = torch.zeros_like(cell)
-    d_inputs = cell.new_empty(steps, cells, 1, batch) if with_inputs else None
+    d_inputs = cell.new_empty(steps, cells, step_size, batch) if with_inputs else None
     for stop in range(steps, 0, -span):
         # The span at the start of time may overlap the one after it: the buffers have a fixed length.
         first = max(0, stop - span)

@@ -110,6 +110,7 @@ def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
         "Double descent",
         "Metalearning a learning rate",
         "Metalearning an activation function",
+        "Transfer of a learned activation function",
         "SimCLR",
         "Pooling",
     ]

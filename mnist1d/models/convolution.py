@@ -65,7 +65,7 @@ def stacked_signal_conv(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geome
     return stacked_linear(rows, weight.squeeze(2), bias).unflatten(1, (-1, x.shape[1]))
 
 
-def stacked_conv(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -> Tensor:
+def stacked_conv(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """A later layer of every member: [N, L, B, C], [N, C', C, kernel], [N, C'] -> [N, L', B, C']."""
     return _Convolution.apply(x.contiguous(), weight, bias, geometry)
 
@@ -74,13 +74,15 @@ class _Convolution(torch.autograd.Function):
     """Written out, for autograd would copy every tap's rows."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.geometry = geometry
         members, length, batch, _ = x.shape
         matrices = weight.permute(3, 0, 2, 1).contiguous()  # [kernel, N, C, C']
         out = x.new_empty(members, geometry.outputs(length), batch, weight.shape[1])
         (centre, _, seen), *others = geometry.taps(length)
-        torch.baddbmm(bias.unsqueeze(1), _rows(x[:, seen]), matrices[centre], out=_rows(out))
+        torch.bmm(_rows(x[:, seen]), matrices[centre], out=_rows(out))
+        if bias is not None:
+            out += bias[:, None, None]
         for tap, served, seen in others:
             _rows(out[:, served]).baddbmm_(_rows(x[:, seen]), matrices[tap])
         ctx.save_for_backward(x, matrices)
@@ -88,11 +90,12 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         x, matrices = ctx.saved_tensors
         grad, geometry = grad.contiguous(), ctx.geometry
         to_x = _input_grad(grad, x, matrices, geometry) if ctx.needs_input_grad[0] else None
-        return to_x, _weight_grad(grad, x, geometry), sum_rows(_rows(grad)), None
+        to_bias = sum_rows(_rows(grad)) if ctx.needs_input_grad[2] else None
+        return to_x, _weight_grad(grad, x, geometry), to_bias, None
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class DilatedCNN(nn.Module):
             raise ValueError(f"{kernel_size=} is even: its middle lies between two positions")
         if 2 ** (layers - 1) >= input_size:
             raise ValueError(f"a dilation of {2 ** (layers - 1)} ({layers=}) reaches past {input_size} positions")
-        widths = [1] + [channels] * layers
+        self.kernel_size, widths = kernel_size, [1] + [channels] * layers
         self.convs = nn.ModuleList(
             nn.Conv1d(widths[i], channels, kernel_size, padding=kernel_size // 2 * 2**i, dilation=2**i)
             for i in range(layers)
@@ -57,9 +57,9 @@ class DilatedCNN(nn.Module):
         `params[name]` is [N, ...] under the names of `named_parameters()`.
         """
         hidden = x
-        for i, conv in enumerate(self.convs):
+        for i in range(len(self.convs)):
             convolve = stacked_conv if i else stacked_signal_conv
-            geometry = centred(conv.kernel_size[0], dilation=2**i)
+            geometry = centred(self.kernel_size, dilation=2**i)
             hidden = convolve(hidden, params[f"convs.{i}.weight"], params[f"convs.{i}.bias"], geometry).relu_()
         return _read(hidden, params["linear.weight"]) + params["linear.bias"].unsqueeze(1)
 

@@ -36,8 +36,9 @@ class _NormRelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         values = x.shape[1] * x.shape[3]
-        mean, square = (sums.sum(-1, keepdim=True) / values for sums in (x.sum(1), x.square().sum(1)))  # [N, B, 1]
-        rstd = (square - mean.square()).clamp_min_(0).add_(EPS).rsqrt_()
+        mean = x.sum(1).sum(-1, keepdim=True) / values  # [N, B, 1]
+        variance = (x - mean.unsqueeze(1)).square_().sum(1).sum(-1, keepdim=True) / values
+        rstd = (variance + EPS).rsqrt_()
         scale = rstd * weight.unsqueeze(1)
         shift = torch.addcmul(bias.unsqueeze(1), mean, scale, value=-1)
         y = torch.addcmul(shift.unsqueeze(1), x, scale.unsqueeze(1)).relu_()

@@ -12,9 +12,9 @@ from .norm import sample_norm, stacked_norm_relu
 class ResNet(nn.Module):
     """A convolution, `blocks` residual blocks, a normalisation, the mean over positions, one linear layer.
 
-    A block is norm - ReLU - convolution - norm - ReLU - convolution, added to its input. All but the first halve the
-    length, by stride 2 in their first convolution; their shortcut is every second position of the input, which needs
-    no weights because the number of channels stays the same.
+    A block is norm - ReLU - convolution - norm - ReLU - convolution, added to its input; the norms have the biases. All
+    but the first halve the length, by stride 2 in their first convolution; their shortcut is every second position of
+    the input, which needs no weights because the number of channels stays the same.
 
     Args:
         input_size: positions of a signal.
@@ -23,7 +23,7 @@ class ResNet(nn.Module):
         blocks: number of residual blocks.
         kernel_size: width of every convolution, odd; half of it is padded at either end.
 
-    At the default sizes it has 25,866 parameters. Raises ValueError for an even `kernel_size`.
+    At the default sizes it has 25,610 parameters. Raises ValueError for an even `kernel_size`.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class ResNet(nn.Module):
         same = centred(self.stem.kernel_size[0])
         hidden = stacked_signal_conv(x, params["stem.weight"], params["stem.bias"], same)
         for i, block in enumerate(self.blocks):
+            assert isinstance(block, _Block)
             hidden = block.forward_stacked(params, f"blocks.{i}", hidden)
         top = stacked_norm_relu(hidden, params["norm.weight"], params["norm.bias"]).mean(1)
         return stacked_linear(top, params["linear.weight"], params["linear.bias"])
@@ -69,8 +70,8 @@ class _Block(nn.Module):
         super().__init__()
         self.stride = stride
         self.norm1, self.norm2 = sample_norm(channels), sample_norm(channels)
-        self.conv1 = nn.Conv1d(channels, channels, kernel_size, stride, kernel_size // 2)
-        self.conv2 = nn.Conv1d(channels, channels, kernel_size, padding=kernel_size // 2)
+        self.conv1 = nn.Conv1d(channels, channels, kernel_size, stride, kernel_size // 2, bias=False)
+        self.conv2 = nn.Conv1d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, channels, positions] -> [batch, channels, positions / stride, rounded up]."""
@@ -80,10 +81,10 @@ class _Block(nn.Module):
     def forward_stacked(self, params: dict[str, Tensor], path: str, x: Tensor) -> Tensor:
         """[N, L, B, C] -> [N, L / stride, B, C]; the block's own parameters are those below `path`."""
 
-        def of(layer: str) -> tuple[Tensor, Tensor]:
-            return params[f"{path}.{layer}.weight"], params[f"{path}.{layer}.bias"]
+        def activated(hidden: Tensor, norm: str) -> Tensor:
+            return stacked_norm_relu(hidden, params[f"{path}.{norm}.weight"], params[f"{path}.{norm}.bias"])
 
-        kernel = self.conv1.kernel_size[0]
-        inner = stacked_conv(stacked_norm_relu(x, *of("norm1")), *of("conv1"), centred(kernel, self.stride))
-        outer = stacked_conv(stacked_norm_relu(inner, *of("norm2")), *of("conv2"), centred(kernel))
+        kernel, weights = self.conv1.kernel_size[0], [params[f"{path}.conv{k}.weight"] for k in (1, 2)]
+        inner = stacked_conv(activated(x, "norm1"), weights[0], None, centred(kernel, self.stride))
+        outer = stacked_conv(activated(inner, "norm2"), weights[1], None, centred(kernel))
         return outer.add_(x[:, :: self.stride])

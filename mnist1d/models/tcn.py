@@ -68,6 +68,7 @@ class TCN(nn.Module):
         onward, last = x.flip(2), len(self.blocks) - 1
         hidden = onward
         for i, block in enumerate(self.blocks):
+            assert isinstance(block, _Block)
             # behind the last block, only the last position, now the first, is read
             stride = 2 if i < last else x.shape[2]
             outer = block.forward_stacked(params, f"blocks.{i}", hidden, stride)

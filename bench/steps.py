@@ -36,6 +36,10 @@ CASES = (
     Case("CNN 25", ("model=cnn", "model.channels=25"), 20, 4),
     Case("CNN 100", ("model=cnn", "model.channels=100"), 20, 2.5),
     Case("GRU", ("model=gru",), 20, 8),
+    Case("ResNet", ("model=resnet",), 20, 3),
+    Case("TCN", ("model=tcn",), 20, 3),
+    Case("dilated CNN", ("model=dilated_cnn",), 20, 3),
+    Case("attention", ("model=attention",), 20, 3),
 )
 
 

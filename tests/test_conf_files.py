@@ -10,6 +10,7 @@ from mnist1d.compose import Composer
 from mnist1d.config.schema import SGD, Adam, Images, Model, RMSprop, Run, Signals, Tracking, Trainer
 from mnist1d.config.tasks import Task
 from mnist1d.config.validate import schema_keys, validate
+from mnist1d.models.make import make_model
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = sorted(set(CONF.rglob("*.yaml")) - set(CONF.glob("claim/*.yaml")))  # claims are read by analyze.py alone
@@ -122,3 +123,12 @@ def test_a_models_yaml_reaches_its_documented_size(composer: Composer) -> None:
     assert sizes["cnn"] == 6 * channels**2 + 58 * channels + 10
     assert sizes["gru"] == 5134
     assert sizes["shallow"] == 2560
+
+
+@pytest.mark.parametrize("option", ["resnet", "tcn", "dilated_cnn", "attention"])
+def test_a_later_models_yaml_reaches_its_documented_size(option: str, composer: Composer) -> None:
+    base = composer.base("config", [f"model={option}"])
+    first_line = (CONF / "model" / f"{option}.yaml").read_text().splitlines()[0]
+    model = make_model(validate(base.resolved, base.raw["model"]).model)
+    count = sum(p.numel() for p in model.parameters())
+    assert f" {count:,} parameters" in first_line

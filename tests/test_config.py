@@ -63,7 +63,8 @@ def test_all_faults_come_together_with_key_value_allowed_and_nearest() -> None:
     told = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("import time:"))
     assert told == dedent("""\
         11 faults in the configuration:
-          model=mpl             no such option; nearest: mlp; allowed: cnn, cnn2d, gru, logistic, mlp, shallow
+          model=mpl             no such option; nearest: mlp; \
+allowed: attention, cnn, cnn2d, dilated_cnn, gru, logistic, mlp, resnet, shallow, tcn
           model.hiden=3         no such key; nearest: model.hidden
           optimzer=sgd          no such key; nearest: optimizer
           hidden=3              no such key; nearest: model.hidden
@@ -77,13 +78,15 @@ def test_all_faults_come_together_with_key_value_allowed_and_nearest() -> None:
 allowed: two whole numbers in order, as [36,60]""")
 
 
+MODELS = ", ".join(sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml")))
+WITH_CHANNELS = "model=cnn and model=cnn2d and model=dilated_cnn and model=resnet and model=tcn"
 EXPERIMENTS = ", ".join(sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.yaml")))
 ACTIVATION = (
     "one of relu, elu, swish, gelu, mish, softplus, tanh, sigmoid, sine, hand_fit or learned:best, "
     "learned:RUN_ID (32 hexadecimal digits)"
 )
 MESSAGES = {
-    "model=ggru": "model=ggru  no such option; nearest: gru; allowed: cnn, cnn2d, gru, logistic, mlp, shallow",
+    "model=ggru": f"model=ggru  no such option; nearest: gru; allowed: {MODELS}",
     "experiment=clasification": (
         f"experiment=clasification  no such option; nearest: classification; allowed: {EXPERIMENTS}"
     ),
@@ -93,7 +96,7 @@ MESSAGES = {
     "lr=0.1": "lr=0.1  no such key; nearest: optimizer.lr",
     "+lr=0.1": "+lr=0.1  no such key; nearest: optimizer.lr",
     "nonsense=1": "nonsense=1  no such key",
-    "model.channels=3": "model.channels=3  model=mlp has no such key, model=cnn and model=cnn2d have",
+    "model.channels=3": f"model.channels=3  model=mlp has no such key, {WITH_CHANNELS} have",
     "optimizer.momentum=0.5": "optimizer.momentum=0.5  optimizer=adam has no such key, optimizer=sgd has",
     "optimizer=sgd optimizer.eps=1": (
         "optimizer.eps=1  optimizer=sgd has no such key, optimizer=adam and optimizer=adamw and optimizer=rmsprop have"
@@ -114,12 +117,8 @@ MESSAGES = {
         "allowed: a function that has a name"
     ),
     "model.layers=0": "model.layers=0  must be a whole number of at least 1",
-    "-m model=mlp,cnn model.channels=3,4": (
-        "model.channels=3,4  model=mlp has no such key, model=cnn and model=cnn2d have"
-    ),
-    "model.name=cnn": (
-        "model.name=cnn  follows from the group: type model=cnn; allowed: cnn, cnn2d, gru, logistic, mlp, shallow"
-    ),
+    "-m model=mlp,cnn model.channels=3,4": f"model.channels=3,4  model=mlp has no such key, {WITH_CHANNELS} have",
+    "model.name=cnn": (f"model.name=cnn  follows from the group: type model=cnn; allowed: {MODELS}"),
     "+seed=1": "+seed=1  exists already: leave out the +",
     "+model=cnn": "+model=cnn  exists already: leave out the +",
     "~optimizer": "~optimizer  neither keys nor groups can be removed",
@@ -129,7 +128,7 @@ MESSAGES = {
     "-m optimizer.lr=interval(0,1)": (
         "optimizer.lr=interval(0,1)  an interval has no list of values; allowed: a,b,c or range(start,stop,step)"
     ),
-    "-m model=glob(x*)": "model=glob(x*)  matches nothing; allowed: cnn, cnn2d, gru, logistic, mlp, shallow",
+    "-m model=glob(x*)": f"model=glob(x*)  matches nothing; allowed: {MODELS}",
     "-m hydra.verbose=true,false": "hydra.verbose=true,false  Hydra's own settings cannot be swept",
     "-m experiment=classification profile=smoke,quick": ("profile=smoke,quick  takes one value for a whole sweep"),
     "experiment=classification profile=quik": "profile=quik  must be one of smoke, quick, paper",
@@ -150,6 +149,18 @@ MESSAGES = {
         "model.kernel_sizes=[30,30]  leaves no position of 40 with model.pooling=stride; "
         "allowed: fewer or narrower convolutions"
     ),
+    "model=resnet model.kernel_size=4": ("model.kernel_size=4  has no middle position; allowed: an odd whole number"),
+    "model=dilated_cnn model.kernel_size=2": (
+        "model.kernel_size=2  has no middle position; allowed: an odd whole number"
+    ),
+    "model=attention model.kernel_size=0": "model.kernel_size=0  must be a whole number of at least 1",
+    "model=dilated_cnn model.layers=7": (
+        "model.layers=7  the last dilation, 64, reaches past 40 positions; allowed: a whole number from 1 to 6"
+    ),
+    "model=tcn model.blocks=6 data.final_seq_length=32": (
+        "model.blocks=6  the last dilation, 32, reaches past 32 positions; allowed: a whole number from 1 to 5"
+    ),
+    "model=attention model.heads=5": ("model.heads=5  does not divide model.width=32; allowed: 1, 2, 4, 8, 16, 32"),
     "model.input_size=30": ("model.input_size=30  differs from data.final_seq_length=40, which sets it; allowed: 40"),
     "data.num_samples=4999": "data.num_samples=4999  must be a whole number of at least 10, a multiple of 10",
     "data.num_samples=10 data.batch_size=1 data.train_split=0.01": (
@@ -166,7 +177,7 @@ MESSAGES = {
     ),
     "-m experiment=double_descent model=gru": "model=gru  no part of the experiment has it; allowed: mlp, cnn",
     "-m experiment=double_descent model=mlp model.channels=3": (
-        "model.channels=3  model=mlp has no such key, model=cnn and model=cnn2d have"
+        f"model.channels=3  model=mlp has no such key, {WITH_CHANNELS} have"
     ),
     "task=contrastive model=cnn task.neighbours=4001": (
         "task.neighbours=4001  more than the 4000 training samples; allowed: a whole number from 1 to 4000"
@@ -264,12 +275,8 @@ MESSAGES = {
     "model@foo=cnn": "model@foo=cnn  keys and groups stay in their place: leave out the @",
     "=3": "=3  cannot be read; allowed: key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'",
     "optimizer=sdg": "optimizer=sdg  no such option; nearest: sgd; allowed: adam, adamw, rmsprop, sgd",
-    "model={name:x}": (
-        "model.name=x  follows from the group: type model=x; allowed: cnn, cnn2d, gru, logistic, mlp, shallow"
-    ),
-    "-m model={name:x},{name:mlp}": (
-        "model.name=x  follows from the group: type model=x; allowed: cnn, cnn2d, gru, logistic, mlp, shallow"
-    ),
+    "model={name:x}": f"model.name=x  follows from the group: type model=x; allowed: {MODELS}",
+    "-m model={name:x},{name:mlp}": (f"model.name=x  follows from the group: type model=x; allowed: {MODELS}"),
     "-m model=mlp,{name:x}": "model=mlp,{name:x}  sweeps over options and over keys at once",
     "model={hiden:3}": "model.hiden=3  no such key; nearest: model.hidden",
     "-m seed=0,1,0": "seed=0  given twice",
@@ -363,7 +370,7 @@ def test_help_shows_commands_and_groups_without_heavy_imports() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
     assert "python train.py -m experiment=classification profile=quick" in done.stdout
-    assert "model: cnn, cnn2d, gru, logistic, mlp, shallow\n" in done.stdout
+    assert f"model: {MODELS}\n" in done.stdout
     assert " torch\n" not in done.stderr
 
 

@@ -206,7 +206,7 @@ def test_job_folders_hold_what_hydras_own_launcher_writes(tmp_path: Path) -> Non
 
 
 def test_globs_and_batches_go_on_counting(tmp_path: Path) -> None:
-    told = sweep(tmp_path, "-m", "model=glob(*,exclude=[cnn2d,mlp,shallow])", "hydra.sweeper.max_batch_size=2")
+    told = sweep(tmp_path, "-m", "model=glob([c*,g*,l*],exclude=cnn2d)", "hydra.sweeper.max_batch_size=2")
     assert [(job["num"], job["run"]["model.name"]) for job in told] == [
         (0, "cnn"),
         (1, "gru"),

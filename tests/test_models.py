@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
+from torch.nn import functional as F
 
-from mnist1d.models import CNN, GRU, MLP, Logistic
+from mnist1d.models import CNN, GRU, MLP, TCN, Attention, DilatedCNN, Logistic, ResNet
 from mnist1d.models.activation import Activation
+from mnist1d.models.convolution import Geometry, centred, stacked_conv, stacked_signal_conv
 from mnist1d.models.linear import stacked_linear
 from mnist1d.tabulated import as_activation, tabulate
 
@@ -39,6 +41,15 @@ TWINS: dict[str, Callable[[], nn.Module]] = {
     "cnn max elu odd lengths": lambda: CNN(39, channels=3, pooling="max", activation="elu"),
     "cnn avg hand fit": lambda: CNN(channels=3, pooling="avg", activation="hand_fit"),
     "cnn l2 tanh": lambda: CNN(channels=3, pooling="l2", activation="tanh"),
+    "resnet": lambda: ResNet(channels=4),
+    "resnet odd length": lambda: ResNet(39, 3, channels=3, blocks=3, kernel_size=5),
+    "resnet of more blocks than halvings": lambda: ResNet(channels=5, blocks=7, kernel_size=1),
+    "tcn": lambda: TCN(channels=4),
+    "tcn odd length": lambda: TCN(39, 3, channels=3, blocks=6, kernel_size=4),
+    "tcn one block": lambda: TCN(channels=3, blocks=1, kernel_size=2),
+    "dilated cnn": lambda: DilatedCNN(channels=4),
+    "dilated cnn odd length": lambda: DilatedCNN(39, 3, channels=3, layers=6, kernel_size=5),
+    "dilated cnn one layer": lambda: DilatedCNN(channels=3, layers=1),
 }
 LENGTHS = {name: 39 if "odd" in name else 40 for name in TWINS}
 
@@ -60,6 +71,17 @@ def parameters(model: nn.Module) -> int:
 def test_the_networks_of_the_classification_experiment_have_their_number_of_parameters():
     counts = {type(m).__name__: parameters(m) for m in (Logistic(), MLP(), CNN(), GRU())}
     assert counts == {"Logistic": 410, "MLP": 15_210, "CNN": 5_210, "GRU": 5_134}
+
+
+def test_the_later_networks_have_the_number_of_parameters_that_their_layers_add_up_to():
+    def conv(fan_in: int, channels: int, kernel: int = 3) -> int:
+        return (fan_in * kernel + 1) * channels
+
+    assert parameters(ResNet()) == conv(1, 32) + 8 * 3 * 32**2 + 9 * 64 + 330 == 25_610
+    assert parameters(TCN()) == conv(1, 64) + 7 * conv(64, 64) + conv(1, 64, 1) + 650 == 87_498
+    assert parameters(DilatedCNN()) == conv(1, 32) + 4 * conv(32, 32) + 12_810 == 25_354
+    layer = 4 * 32 * 33 + 33 * 64 + 65 * 32 + 2 * 64
+    assert parameters(Attention()) == conv(1, 32, 5) + 20 * 32 + 3 * layer + 64 + 330 == 26_858
 
 
 @pytest.mark.parametrize("width", [2, 47, 100, 300])
@@ -189,7 +211,7 @@ def test_l2_pooling_of_an_all_zero_window_has_zero_gradient():
 
 def test_a_member_that_diverged_leaves_the_others_untouched():
     torch.manual_seed(0)
-    for name in ("mlp residual", "cnn of the paper", "cnn max"):
+    for name in ("mlp residual", "cnn of the paper", "cnn max", "resnet", "tcn", "dilated cnn"):
         model, params = stack(TWINS[name], 3)
         x = torch.randn(3, 6, 40, dtype=torch.float64)
         expected = torch.autograd.grad(model.forward_stacked(params, x).sum(), list(params.values()))
@@ -205,3 +227,56 @@ def test_wrong_options_of_the_convolutional_network_are_refused_with_what_is_all
         CNN(pooling="mean")
     with pytest.raises(ValueError, match="3 positions are too few"):
         CNN(3, kernel_sizes=(3, 3), pooling="max")
+
+
+GEOMETRIES = [centred(3), centred(3, 2), centred(5, 3), centred(5, 1, 2), centred(1, 2), centred(3, 1, 16)]
+GEOMETRIES += [Geometry(3, 1, 4, 8), Geometry(4, 2, 1, 3), Geometry(3), Geometry(3, 7), Geometry(2, 1, 50, 50)]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 12])
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_a_stacked_convolution_is_pytorchs_member_by_member(geometry, length):
+    torch.manual_seed(0)
+    behind = (geometry.kernel - 1) * geometry.dilation - geometry.lead
+    for channels, convolve in ((1, stacked_signal_conv), (4, stacked_conv)):
+        shapes = ((3, 5, channels, length), (3, 6, channels, geometry.kernel), (3, 6))
+        x, weight, bias = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+        padded = F.pad(x, (geometry.lead, behind))
+        options = {"stride": geometry.stride, "dilation": geometry.dilation}
+        expected = torch.stack([F.conv1d(*own, **options) for own in zip(padded, weight, bias, strict=True)])
+        own_layout = x.squeeze(2) if channels == 1 else x.permute(0, 3, 1, 2)
+        got = convolve(own_layout, weight, bias, geometry).permute(0, 2, 3, 1)
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+        factors = torch.randn_like(expected)
+        grads = [torch.autograd.grad((out * factors).sum(), [x, weight, bias]) for out in (got, expected)]
+        torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [ResNet, TCN, DilatedCNN, Attention])
+def test_logits_of_a_sample_depend_neither_on_its_batch_nor_on_the_mode(make):
+    torch.manual_seed(0)
+    model, x = make().double(), torch.randn(6, 40, dtype=torch.float64)
+    expected = model(x)
+    torch.testing.assert_close(model(x[2:3]), expected[2:3])
+    torch.testing.assert_close(model.eval()(x), expected)
+    assert not list(model.buffers())
+
+
+def test_a_temporal_network_is_causal_and_sees_as_far_back_as_it_says():
+    torch.manual_seed(0)
+    model, x = TCN(blocks=2, kernel_size=3).double(), torch.randn(1, 40, dtype=torch.float64, requires_grad=True)
+    (grad,) = torch.autograd.grad(model(x).sum(), [x])
+    assert grad[0, -13:].count_nonzero() == 13  # 1 + 2 * 2 * (1 + 2)
+    assert not grad[0, :-13].any()
+
+
+def test_wrong_options_of_the_later_networks_are_refused():
+    for make in (ResNet, DilatedCNN, Attention):
+        with pytest.raises(ValueError, match="kernel_size=4 is even"):
+            make(kernel_size=4)
+    with pytest.raises(ValueError, match=r"a dilation of 64 \(blocks=7\) reaches past 40 positions"):
+        TCN(blocks=7)
+    with pytest.raises(ValueError, match=r"a dilation of 64 \(layers=7\) reaches past 40 positions"):
+        DilatedCNN(layers=7)
+    with pytest.raises(ValueError, match="heads=5 do not divide width=32"):
+        Attention(heads=5)

@@ -76,6 +76,8 @@ BASES = {
     "cnn": ["model=cnn"],
     "shallow": ["model=shallow"],
     "gru": ["model=gru"],
+    "tcn": ["model=tcn"],
+    "attention": ["model=attention"],
     "sgd": ["optimizer=sgd"],
     "lottery": ["task=lottery"],
     "contrastive": ["task=contrastive", "model=cnn"],
@@ -97,6 +99,8 @@ NUMBERS = {
     "cnn": "model.channels=5 model.kernel_sizes=[3,3,3] model.pooling=max",
     "shallow": "model.activation=elu",
     "gru": "model.step_size=2",
+    "tcn": "model.kernel_size=5 model.blocks=2",
+    "attention": "model.width=64 model.heads=2",
     "sgd": "optimizer.momentum=0.5",
     "lottery": """task.criterion=random task.rounds=99 task.schedule=geometric task.final_sparsity=0.9 task.rate=0.1
         task.scope=global task.prune_biases=false task.mask_step=1 task.rewind_step=1 task.init=xavier

@@ -28,6 +28,10 @@ ARCHITECTURES = {
     "cnn avg": ("model=cnn", "model.pooling=avg", "model.channels=8"),
     "cnn l2": ("model=cnn", "model.pooling=l2", "model.channels=8"),
     "gru": ("model=gru",),
+    "resnet": ("model=resnet", "model.channels=6", "model.blocks=2"),
+    "tcn": ("model=tcn", "model.channels=6", "model.blocks=3"),
+    "dilated cnn": ("model=dilated_cnn", "model.channels=6", "model.layers=3"),
+    "attention": ("model=attention", "model.width=8", "model.layers=1"),
 }
 SMALL = ("data.num_samples=500", "data.batch_size=50", "trainer.max_steps=51", "trainer.eval_every=10")
 

@@ -199,13 +199,17 @@ class Architecture(BaseModel):
     """Keys of the shipped architectures. A model of your own may use these, with these types, and others."""
 
     hidden: Positive = Field(description="hidden units: of each layer (mlp), of the state in each direction (gru)")
-    layers: Positive = Field(description="hidden layers")
+    layers: Positive = Field(description="hidden layers (mlp), convolutions (dilated_cnn), encoder layers (attention)")
     step_size: Positive = Field(description="values that a recurrent net reads at a time step")
     row_length: Positive | None = Field(description="values in a row of pixels; null: a signal is an image of one row")
     colours: Positive = Field(description="values of a pixel")
     residual: bool = Field(description="skip connection round every hidden layer but the first")
     channels: Positive = Field(description="channels of every convolution")
     kernel_sizes: Annotated[list[Positive], Field(min_length=1)] = Field(description="width of each convolution")
+    kernel_size: Positive = Field(description="width of every convolution")
+    blocks: Positive = Field(description="residual blocks of two convolutions each")
+    width: Positive = Field(description="size of a token")
+    heads: Positive = Field(description="attention heads")
     pooling: Literal["none", "stride", "max", "avg", "l2"] = Field(description="how a layer halves the length")
     activation: (
         Literal["relu", "elu", "swish", "gelu", "mish", "softplus", "tanh", "sigmoid", "sine", "hand_fit"]
@@ -247,7 +251,7 @@ class Model(Section, extra="allow"):
 
     def conflicts(self) -> Iterator[Fault]:
         faults = list(self._architecture_faults())
-        yield from faults or self._length_conflicts()
+        yield from faults or [*self._length_conflicts(), *self._kernel_conflicts(), *self._head_conflicts()]
 
     def _architecture_faults(self) -> Iterator[Fault]:
         for key, value in (self.model_extra or {}).items():
@@ -278,6 +282,24 @@ class Model(Section, extra="allow"):
                 text = f"leaves no position of {self.input_size} with model.pooling={extra['pooling']}"
                 yield Conflict("model.kernel_sizes", extra["kernel_sizes"], text, "fewer or narrower convolutions")
                 return
+
+    def _kernel_conflicts(self) -> Iterator[Fault]:
+        """Centred kernels have a middle; what doubles its dilation from layer to layer stays within the signal."""
+        extra = self.model_extra or {}
+        kernel = extra.get("kernel_size", 1)
+        if self.name in ("resnet", "dilated_cnn", "attention") and kernel % 2 == 0:
+            yield Conflict("model.kernel_size", kernel, "has no middle position", "an odd whole number")
+        depth = {"tcn": "blocks", "dilated_cnn": "layers"}.get(self.name)
+        if depth in extra and 2 ** (extra[depth] - 1) >= self.input_size:
+            most = (self.input_size - 1).bit_length()
+            text = f"the last dilation, {2 ** (extra[depth] - 1)}, reaches past {self.input_size} positions"
+            yield Conflict(f"model.{depth}", extra[depth], text, f"a whole number from 1 to {most}")
+
+    def _head_conflicts(self) -> Iterator[Fault]:
+        extra = self.model_extra or {}
+        if {"width", "heads"} <= extra.keys() and (width := extra["width"]) % extra["heads"]:
+            divisors = ", ".join(str(n) for n in range(1, width + 1) if width % n == 0)
+            yield Conflict("model.heads", extra["heads"], f"does not divide model.width={width}", divisors)
 
 
 def convolved_length(length: int, kernel: int, pooling: str) -> int:

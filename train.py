@@ -17,7 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mnist1d import interrupt
+from mnist1d import executors, interrupt
 from mnist1d.config import check, no_folders_for_a_plan, parse_or_refuse
 
 # OpenMP threads wait for each other by spinning. On a busy machine the one waited for may not be running at all, and
@@ -40,9 +40,14 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     from mnist1d.data.download import fetch_or_refuse
 
     fetch_or_refuse(run.data.name for run in runs)
+    execute = executors.chosen(HydraConfig.get().launcher)
+    if not runs[0].plan:
+        execute.warm_up(len(runs))  # worker processes import meanwhile what is imported here
+
     gc.disable()  # a quarter of the time that torch, Lightning and MLflow take to import is garbage collection
+    from mnist1d import hardware
     from mnist1d.analysis.read import StoreError
-    from mnist1d.fit import fit, quiet
+    from mnist1d.fit import quiet
     from mnist1d.preview import show
     from mnist1d.reuse import settle_or_refuse
     from mnist1d.sweep import Sweep
@@ -51,15 +56,13 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     gc.enable()
     quiet()
     runs = settle_or_refuse(runs)
+    hardware.share(execute.workers)
     if runs[0].plan:
-        show(runs)
+        show(runs, execute.workers)
         return [math.nan] * len(runs) if isinstance(config, list) else math.nan
     try:
-        with Sweep(runs, HydraConfig.get()) as sweep:
-            for stack in sweep.stacks:
-                with sweep.recording(stack):
-                    for part, module in fit(stack, sweep.callbacks):  # halves, if memory does not suffice
-                        sweep.record(part, module)
+        with Sweep(runs, HydraConfig.get(), execute.workers) as sweep:
+            execute(sweep.stacks, sweep.take)  # every stack to mnist1d.fit.train, every event of it to the sweep
     except (TrackingError, StoreError) as error:
         sys.exit(f"train.py: {error}")
     failures.extend(sweep.failures)

@@ -16,7 +16,7 @@ from bench.timing import Timing
 from mnist1d.blocks import StackData
 from mnist1d.classification import StackedClassification, evaluate, train_steps
 from mnist1d.config import Run
-from mnist1d.fit import fit
+from mnist1d.fit import train
 from mnist1d.provenance import cores
 from mnist1d.sweep import Sweep
 
@@ -48,9 +48,7 @@ def recorded(runs: list[Run], folder: str) -> float:
     with redirect_stdout(StringIO()), Sweep(runs, cast(HydraConf, hydra)) as sweep:
         start = time.perf_counter()
         for stack in sweep.stacks:
-            with sweep.recording(stack):
-                for part, module in fit(stack, sweep.callbacks):
-                    sweep.record(part, module)
+            train(stack, sweep.take)
     return time.perf_counter() - start
 
 

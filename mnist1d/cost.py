@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from heapq import heapreplace
 
 import torch
 from torch import Tensor, nn
@@ -135,10 +136,12 @@ def disk_bytes(run: Run) -> int:
     return RUN_BYTES + POINT_BYTES * points + weights
 
 
-def expected_seconds(stacks: Sequence[Stack]) -> float | None:
-    """Expected seconds of all fits; None if not on the CPU."""
-    seconds = stack_seconds(stacks)
-    return None if seconds is None else sum(seconds)
+def elapsed(seconds: Sequence[float], workers: int) -> float:
+    """Time that so many workers need for fits of these lengths, when they are given out longest first."""
+    ends = [0.0] * workers
+    for each in sorted(seconds, reverse=True):
+        heapreplace(ends, ends[0] + each)
+    return max(ends)
 
 
 def stack_seconds(stacks: Sequence[Stack]) -> list[float] | None:

@@ -1,15 +1,18 @@
 """One stack, one Lightning fit; on memory running out, its halves."""
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class
 
 from mnist1d import hardware
+from mnist1d.events import Begun, Event, Failed, GoesOn, Measured, Member, NotTaken, Trained
 from mnist1d.memory import keep_freed_memory
 from mnist1d.plan import Stack
 from mnist1d.problem import StackedProblem
@@ -29,10 +32,62 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
+def train(stack: Stack, tell: Callable[[Event], None]) -> None:
+    """Train a stack and tell what happens, step by step. An exception in its fit fails its runs; it is told as well.
+
+    The checkpoint stays until the results are safe, which is for the one who records them to know.
+
+    Raises:
+        NotTaken: from `tell`, as is any other exception that is not an `Exception`.
+    """
+    tell(Begun(stack.indices))
+    began = time.perf_counter(), time.process_time()
+    try:
+        for part, module in fit(stack, lambda part: [Live(part, tell)]):
+            ended = time.perf_counter(), time.process_time()
+            tell(Trained(part.indices, members(module), ended[0] - began[0], ended[1] - began[1]))
+            began = time.perf_counter(), time.process_time()
+    except NotTaken:
+        raise
+    except Exception as error:
+        tell(Failed(stack.indices, f"{type(error).__name__}: {error}"))
+
+
+def members(module: StackedProblem) -> list[Member]:
+    """What has become of each member of a trained stack."""
+    return [
+        Member(module.finals(n), module.member_state(n), None) if h.failure is None else Member({}, {}, h.failure)
+        for n, h in enumerate(module.histories)
+    ]
+
+
+class Live(pl.Callback):
+    """Tells of every block as it ends."""
+
+    def __init__(self, stack: Stack, tell: Callable[[Event], None]) -> None:
+        self.stack, self.tell = stack, tell
+        self._began = False
+
+    def on_train_batch_start(self, _trainer: pl.Trainer, module: pl.LightningModule, _batch: Any, _index: int) -> None:
+        """What a fit that goes on has behind it is told as well, once it is certain that it does go on."""
+        assert isinstance(module, StackedProblem)
+        if not self._began and module.done:
+            measured = [history.rows() for history in module.histories]
+            self.tell(GoesOn(self.stack.indices, module.done, self.stack.runs[0].steps, measured))
+        self._began = True
+
+    def on_train_batch_end(
+        self, _trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, _batch: Any, _index: int
+    ) -> None:
+        """`outputs` is what `StackedProblem.training_step` returned."""
+        assert isinstance(module, StackedProblem)
+        metrics = {name: values.tolist() for name, values in outputs["metrics"].items()}
+        failed = [history.failure is not None for history in module.histories]
+        self.tell(Measured(self.stack.indices, outputs["step"], metrics, failed))
+
+
 def fit(stack: Stack, callbacks: Callable[[Stack], Sequence[pl.Callback]]) -> Iterator[tuple[Stack, StackedProblem]]:
     """Train a stack and yield it with its trained module; or both halves, if it does not fit into memory.
-
-    Its checkpoint is kept until the caller comes back for more, which means that the results are safe.
 
     Args:
         stack: runs to train together.
@@ -49,7 +104,6 @@ def fit(stack: Stack, callbacks: Callable[[Stack], Sequence[pl.Callback]]) -> It
         module = None
     if module is not None:
         yield stack, module
-        checkpoint_path(stack).unlink(missing_ok=True)
         return
     # outside of the except block, whose traceback would keep the failed fit's tensors alive
     checkpoint_path(stack).unlink(missing_ok=True)

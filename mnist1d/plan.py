@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -73,6 +73,11 @@ class Stack:
             Stack(self.runs[:half], self.indices[:half]),
             Stack(self.runs[half:], self.indices[half:]),
         )
+
+    def without(self, indices: Collection[int]) -> "Stack | None":
+        """The stack without the runs at these places in the sweep; None if none is left."""
+        kept = [(run, index) for run, index in zip(self.runs, self.indices, strict=True) if index not in indices]
+        return Stack(tuple(run for run, _ in kept), tuple(index for _, index in kept)) if kept else None
 
 
 def fingerprint(run: Run) -> str:

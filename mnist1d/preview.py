@@ -28,8 +28,8 @@ class Fit:
         return self.stack.runs[0].steps - self.done
 
 
-def show(runs: Sequence[Run]) -> None:
-    """Print what training `runs` would mean.
+def show(runs: Sequence[Run], workers: int = 1) -> None:
+    """Print what training `runs` would mean, so many stacks at a time.
 
     Raises:
         StoreError: there is a store and it cannot be read.
@@ -45,7 +45,8 @@ def show(runs: Sequence[Run]) -> None:
         stacks=len(fits),
         steps=sum(len(fit.stack) * fit.steps for fit in fits),
         where=runs[0].tracking.uri,
-        seconds=sum(seconds) if len(seconds) == len(fits) else None,
+        seconds=cost.elapsed(seconds, workers) if len(seconds) == len(fits) else None,
+        workers=workers,
     )
     terminal.recorded(len(known), len(runs), [run.code[0] for run in known.values() if not run.of_this_code])
     swept = [key for key in summary.swept_keys(flats) if key not in summary.SEEDS]
@@ -54,7 +55,8 @@ def show(runs: Sequence[Run]) -> None:
     terminal.columns([_shared(flats, fit.stack.indices, swept) for fit in fits], _columns(fits), "stacks")
     if fits:
         missing = [run for index, run in enumerate(runs) if index not in known]
-        terminal.say(f"memory about {size(max(fit.memory for fit in fits))} · disk about {_disk(missing)}")
+        largest = sorted((fit.memory for fit in fits), reverse=True)[:workers]
+        terminal.say(f"memory about {size(sum(largest))} · disk about {_disk(missing)}")
     terminal.say("plan=true: nothing was trained or written.")
 
 

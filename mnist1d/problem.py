@@ -33,6 +33,10 @@ class History:
         for name, value in values.items():
             self.metrics.setdefault(name, []).append((step, value))
 
+    def rows(self) -> list[tuple[str, int, float]]:
+        """All of it as (metric, step, value)."""
+        return [(name, step, value) for name, points in self.metrics.items() for step, value in points]
+
     def final(self) -> dict[str, float]:
         """Accuracy at the last step, best over evaluations, and where the validation split is best.
 

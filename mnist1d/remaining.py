@@ -6,7 +6,7 @@ checkpoint again, which is named by its members.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -80,19 +80,14 @@ def left(stack: Stack, known: Mapping[int, Recorded], sweep: str | None = None) 
         known: recorded runs, by their places in the sweep.
         sweep: the sweep that goes on, to tell runs that were trained in it from others.
     """
-    missing = _without(stack, known)
+    missing = stack.without(known)
     if missing is None:
         return None
     others = [index for index, run in known.items() if run.copied or run.sweep != sweep]
-    for cut_off in (stack, _without(stack, others)):
+    for cut_off in (stack, stack.without(others)):
         if cut_off is not None and checkpoint_path(cut_off).exists():
             return cut_off
     return missing
-
-
-def _without(stack: Stack, indices: Collection[int]) -> Stack | None:
-    kept = [(run, index) for run, index in zip(stack.runs, stack.indices, strict=True) if index not in indices]
-    return Stack(tuple(run for run, _ in kept), tuple(index for _, index in kept)) if kept else None
 
 
 def by_index(prints: Sequence[str], known: Mapping[str, Recorded]) -> dict[int, Recorded]:

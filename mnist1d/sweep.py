@@ -2,24 +2,22 @@
 
 import math
 import shlex
-import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
 
-import pytorch_lightning as pl
 from hydra.conf import HydraConf
 from hydra.types import RunMode
 from mlflow.entities import Run as StoredRun
 from torch import Tensor
 
-from mnist1d import remaining, summary
+from mnist1d import cost, remaining, summary
 from mnist1d.config import Run
-from mnist1d.cost import expected_seconds, most_members
+from mnist1d.events import Begun, Event, Failed, GoesOn, Measured, Repeated, Trained
 from mnist1d.plan import Stack, digest, fingerprint, plan
-from mnist1d.problem import History, StackedProblem
 from mnist1d.remaining import Recorded
+from mnist1d.resume import checkpoint_path
 from mnist1d.terminal import Progress, Terminal
 from mnist1d.tracking import FINGERPRINT_TAG, SWEEP_TAG, Recorder, Status, TrackingError
 
@@ -36,9 +34,11 @@ class Sweep:
     Args:
         runs: all runs, in the order of the command line.
         hydra: the running job's Hydra config: tells a sweep from a single run, and names it.
+        workers: how many stacks will be trained at a time.
 
     Attributes:
-        stacks: the runs, packed; once the context is entered, those that are left to train.
+        stacks: the runs, packed; once the context is entered, those that are left to train, in the order of their
+            first runs or, for several workers, longest first.
         recorded: runs that were in the store before, by their places.
         objective: `test/acc_final` by run, nan while unknown or failed.
         failures: names of the runs that failed, but for those that were free to diverge and did.
@@ -47,13 +47,13 @@ class Sweep:
         TrackingError: on entering, if the store cannot be used, or another process is training some of the runs.
     """
 
-    def __init__(self, runs: Sequence[Run], hydra: HydraConf) -> None:
-        self.runs, self.hydra = list(runs), hydra
+    def __init__(self, runs: Sequence[Run], hydra: HydraConf, workers: int = 1) -> None:
+        self.runs, self.hydra, self.workers = list(runs), hydra, workers
         self.flats = [run.flat() for run in runs]
         self._swept = self._swept_keys()
         self.names = summary.run_names(self.flats, self._swept)
         self.prints = [fingerprint(run) for run in runs]
-        self.stacks = plan(runs, most_members(runs))
+        self.stacks = plan(runs, cost.most_members(runs))
         self.recorded: dict[int, Recorded] = {}
         self.results: list[dict[str, float] | None] = [None] * len(runs)
         self._many = hydra.mode == RunMode.MULTIRUN
@@ -69,7 +69,7 @@ class Sweep:
         self._written = False  # whether the parent has its summary already
         self._recorder: Recorder
         self._progress = Progress(0, 0)
-        self._clock = (0.0, 0.0)
+        self._steps: Counter[int] = Counter()  # optimiser steps that the runs have behind them
 
     @property
     def objective(self) -> list[float]:
@@ -139,14 +139,20 @@ class Sweep:
             self._start(0, 1)
 
     def _announce(self) -> None:
-        """Tell the user what is about to happen."""
+        """Tell the user what is about to happen; put the stacks into their order."""
+        seconds = cost.stack_seconds(self.stacks)
+        if self.workers > 1:  # a long one that came last would be waited for by idle workers
+            lengths = seconds or [_steps([stack]) for stack in self.stacks]
+            order = sorted(range(len(self.stacks)), key=lambda place: -lengths[place])
+            self.stacks = [self.stacks[place] for place in order]
         self._terminal.plan(
             runs=len(self.runs),
             settings=len(summary.settings(self.flats)),
             stacks=len(self.stacks),
             steps=_steps(self.stacks),
             where=self.runs[0].tracking.uri,
-            seconds=expected_seconds(self.stacks),
+            seconds=None if seconds is None else cost.elapsed(seconds, self.workers),
+            workers=self.workers,
         )
         others = [run.code[0] for run in self.recorded.values() if not run.of_this_code]
         self._terminal.recorded(len(self.recorded), len(self.runs), others)
@@ -175,70 +181,87 @@ class Sweep:
                 self._recorder.close_sweep(self._parent, rows, status)
         self._show(rows)
 
-    @contextmanager
-    def recording(self, stack: Stack) -> Iterator[None]:
-        """Opens the MLflow runs of a stack. An exception in its fit fails its runs, and the sweep goes on."""
-        for index in set(stack.indices) - self._ids.keys() - self.recorded.keys():
-            self._start(index, len(stack))
-        self._clock = time.perf_counter(), time.process_time()
-        try:
-            yield
-        except TrackingError:  # the store is gone: there is nowhere to record a failure
-            raise
-        except Exception as error:
-            for index in self._ids.keys() & set(stack.indices) - self._ended:
-                self._end(index, "FAILED", f"{type(error).__name__}: {error}")
+    def take(self, event: Event) -> None:
+        """Record and show what happens to a stack while it trains. An exception of its fit fails its runs alone."""
+        match event:
+            case Begun():
+                self._begin(event.indices)
+            case GoesOn():
+                self._go_on(event)
+            case Measured():
+                self._log(event)
+            case Trained():
+                self._record(event)
+            case Repeated():
+                self._terminal.repeated(len(event.indices), event.reason)
+            case Failed():
+                self._fail(event)
+
+    def _begin(self, indices: Sequence[int]) -> None:
+        """Open the MLflow runs of a stack, unless they are open: it may be begun twice."""
+        for index in indices:
+            if index not in self._ids and index not in self.recorded:
+                self._start(index, len(indices))
 
     def _start(self, index: int, size: int) -> None:
         tags = {FINGERPRINT_TAG: self.prints[index], "mnist1d.stack_size": str(size)}
         run, name = self.runs[index], self.names[index]
         self._ids[index] = self._recorder.start(run, parent=self._parent, name=name, tags=tags)
 
-    def callbacks(self, stack: Stack) -> list[pl.Callback]:
-        """What a fit of `stack` needs to be seen in MLflow and at the terminal while it runs."""
-        return [Live(stack, self)]
+    def _go_on(self, event: GoesOn) -> None:
+        """Record what the members measured before they were taken up."""
+        self._terminal.goes_on(len(event.indices), event.step, event.steps)
+        for n, index in self._unrecorded(event.indices):
+            self._log_new(index, event.measured[n])
+        self._progress.skip(self._count(event.indices, event.step))
 
-    def take_up(self, stack: Stack, module: StackedProblem) -> None:
-        """Pass on what the members measured before this process took them up; nothing for a fit that begins."""
-        if not module.done:
-            return
-        self._terminal.goes_on(len(stack), module.done, stack.runs[0].steps)
-        self._progress.skip(module.done * len(stack))
-        for _, index, history in self._unrecorded(stack, module.histories):
-            rows = [(name, step, value) for name, points in history.metrics.items() for step, value in points]
-            self._recorder.log(self._ids[index], rows)
+    def _log(self, event: Measured) -> None:
+        """Record one block, but for members that have failed."""
+        for n, index in self._unrecorded(event.indices):
+            if event.metrics and not event.failed[n]:
+                self._log_new(index, [(name, event.step, values[n]) for name, values in event.metrics.items()])
+                if "test/acc" in event.metrics:
+                    self._progress.best(event.metrics["test/acc"][n])
+        self._progress.advance(self._count(event.indices, event.step + 1))
 
-    def log(self, stack: Stack, outputs: dict[str, Any], histories: Sequence[History]) -> None:
-        """Pass on one block of `StackedProblem.training_step`, but for members that have failed."""
-        columns = {name: values.tolist() for name, values in outputs["metrics"].items()}
-        for n, index, history in self._unrecorded(stack, histories):
-            if columns and history.failure is None:
-                rows = [(name, outputs["step"], values[n]) for name, values in columns.items()]
-                self._recorder.log(self._ids[index], rows)
-                if "test/acc" in columns:
-                    self._progress.best(columns["test/acc"][n])
-        self._progress.advance(len(outputs["losses"]) * len(stack))
+    def _log_new(self, index: int, rows: Sequence[tuple[str, int, float]]) -> None:
+        """Record what was not before: a fit that is repeated measures the same again."""
+        seen = self._steps[index]
+        self._recorder.log(self._ids[index], [row for row in rows if row[1] >= seen])
 
-    def record(self, stack: Stack, module: StackedProblem) -> None:
+    def _count(self, indices: Sequence[int], steps: int) -> int:
+        """Note that the runs have so many steps behind them; returns how many are new, summed over the runs."""
+        new = {index: steps - self._steps[index] for index in indices if steps > self._steps[index]}
+        self._steps.update(new)  # a Counter adds
+        return sum(new.values())
+
+    def _record(self, event: Trained) -> None:
         """Write final metrics and weights of a trained stack and end its runs."""
-        wall, cpu = time.perf_counter() - self._clock[0], time.process_time() - self._clock[1]
-        self._clock = time.perf_counter(), time.process_time()
         # wall: how long the run was under way; cpu: its share of what the stack used
-        resources = {"wall_seconds": wall, "cpu_seconds": cpu / len(stack)}
-        for n, index, history in self._unrecorded(stack, module.histories):
-            if history.failure is not None:
+        resources = {"wall_seconds": event.wall, "cpu_seconds": event.cpu / len(event.indices)}
+        for n, index in self._unrecorded(event.indices):
+            member = event.members[n]
+            if member.failure is not None:
                 if self.runs[index].trainer.may_diverge:
                     self._diverged.add(index)
-                self._end(index, "FAILED", history.failure, resources)
+                self._end(index, "FAILED", member.failure, resources)
             else:
-                self.results[index] = module.finals(n)
-                self._end(index, "FINISHED", None, resources, module.finals(n), module.member_state(n))
+                self.results[index] = member.finals
+                self._end(index, "FINISHED", None, resources, member.finals, member.weights)
+        runs = tuple(self.runs[index] for index in event.indices)
+        checkpoint_path(Stack(runs, event.indices)).unlink(missing_ok=True)  # the results are safe
 
-    def _unrecorded(self, stack: Stack, histories: Sequence[History]) -> Iterator[tuple[int, int, History]]:
-        """Place in the stack, place in the sweep and history of the members that have no record from before."""
-        for n, (index, history) in enumerate(zip(stack.indices, histories, strict=True)):
+    def _fail(self, event: Failed) -> None:
+        self._begin(event.indices)  # its worker may have been lost before it could say a word
+        for _, index in self._unrecorded(event.indices):
+            if index not in self._ended:
+                self._end(index, "FAILED", event.reason)
+
+    def _unrecorded(self, indices: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Place in the stack and place in the sweep of the members that have no record from before."""
+        for n, index in enumerate(indices):
             if index not in self.recorded:
-                yield n, index, history
+                yield n, index
 
     def _end(
         self,
@@ -316,25 +339,3 @@ class Sweep:
 def _steps(stacks: Sequence[Stack]) -> int:
     """Optimiser steps, summed over the runs."""
     return sum(run.steps for stack in stacks for run in stack.runs)
-
-
-class Live(pl.Callback):
-    """Tells the sweep of every block as it ends."""
-
-    def __init__(self, stack: Stack, sweep: Sweep) -> None:
-        self.stack, self.sweep = stack, sweep
-        self._began = False
-
-    def on_train_batch_start(self, _trainer: pl.Trainer, module: pl.LightningModule, _batch: Any, _index: int) -> None:
-        """What a fit that goes on has behind it is recorded as well, once it is certain that it does go on."""
-        assert isinstance(module, StackedProblem)
-        if not self._began:
-            self.sweep.take_up(self.stack, module)
-        self._began = True
-
-    def on_train_batch_end(
-        self, _trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, _batch: Any, _index: int
-    ) -> None:
-        """`outputs` is what `StackedProblem.training_step` returned."""
-        assert isinstance(module, StackedProblem)
-        self.sweep.log(self.stack, outputs, module.histories)

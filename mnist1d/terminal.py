@@ -43,7 +43,15 @@ class Terminal:
         self.console = console or Console(highlight=False)
 
     def plan(
-        self, *, runs: int, settings: int, stacks: int, steps: int, where: str, seconds: float | None = None
+        self,
+        *,
+        runs: int,
+        settings: int,
+        stacks: int,
+        steps: int,
+        where: str,
+        seconds: float | None = None,
+        workers: int = 1,
     ) -> None:
         """What is about to happen.
 
@@ -54,10 +62,12 @@ class Terminal:
             steps: their optimiser steps, summed.
             where: the tracking URI.
             seconds: expected training time, when it can be told; less than half a second goes without saying.
+            workers: processes that train at the same time; one goes without saying.
         """
         parts = [_count(runs, "run"), _count(settings, "setting")]
         if stacks:
             parts += [_count(stacks, "stack"), f"{_short(steps)} run-steps"]
+            parts += [_count(workers, "worker")] * (workers > 1)
         if seconds is not None and seconds >= 0.5:
             parts.append(f"training about {duration(seconds)}")
         self.say(" · ".join(parts))
@@ -104,6 +114,10 @@ class Terminal:
     def goes_on(self, runs: int, step: int, steps: int) -> None:
         """A fit is not begun but taken up, after `step` of its `steps`."""
         self.say(f"{_count(runs, 'run')} go{'es' if runs == 1 else ''} on at step {step:,} of {steps:,}")
+
+    def repeated(self, runs: int, reason: str) -> None:
+        """Runs are trained once more, because the process that trained them was lost."""
+        self.say(f"{_count(runs, 'run')} {_are(runs)} trained once more: {reason}")
 
     def table(self, rows: Sequence[summary.Row]) -> None:
         """One line per setting: accuracies in percent as mean ± half the 95% interval, n, failed runs.

@@ -43,6 +43,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist1d import provenance, summary
+from mnist1d.events import NotTaken
 from mnist1d.process import Process
 from mnist1d.spelling import spelled
 
@@ -89,7 +90,7 @@ for _name in ("alembic", "mlflow.store.db.utils"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
-class TrackingError(Exception):
+class TrackingError(NotTaken):
     """The tracking store cannot be used; the message names the URI, what was tried and what to do."""
 
 

@@ -263,6 +263,19 @@ MESSAGES = {
         "hydra.sweeper.max_batch_size=two  Value 'two' of type 'str' could not be converted to Integer"
     ),
     "hydra/launcher=basic hydra.launcher.x=1": "hydra.launcher.x=1  no such key",
+    "hydra/launcher=basic hydra.launcher.executor=processes": (
+        "hydra.launcher.executor=processes  hydra/launcher=basic has no such key, hydra/launcher=stack has"
+    ),
+    "hydra.launcher.executor=proceses": (
+        "hydra.launcher.executor=proceses  must be one of serial, processes; nearest: processes"
+    ),
+    "hydra.launcher.executor=processes hydra.launcher.workers=0": (
+        "hydra.launcher.workers=0  must be a whole number of at least 1 or null"
+    ),
+    "hydra.launcher.workers=2": ("hydra.launcher.workers=2  has no meaning without hydra.launcher.executor=processes"),
+    "hydra.launcher.workers=two": (
+        "hydra.launcher.workers=two  Value 'two' of type 'str' could not be converted to Integer"
+    ),
     "~hydra.sweeper.grids.tried": (
         "~hydra.sweeper.grids.tried  Could not delete from config. 'hydra.sweeper.grids.tried' does not exist."
     ),

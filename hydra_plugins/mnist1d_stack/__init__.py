@@ -20,13 +20,18 @@ from omegaconf import DictConfig
 
 @dataclass
 class StackLauncherConf:
-    """The launcher has no settings of its own: stacks are cut by `trainer.memory` and `trainer.stack`."""
+    """Who trains the stacks; they are cut by `trainer.memory` and `trainer.stack`."""
 
     _target_: str = "hydra_plugins.mnist1d_stack.StackLauncher"
+    executor: str = "serial"  # this process, one stack after the other; processes: several at a time
+    workers: int | None = None  # how many processes; null: one for each core
 
 
 class StackLauncher(Launcher):
-    """Gives all jobs of a sweep to the task function at once."""
+    """Gives all jobs of a sweep to the task function at once, which has them trained by `mnist1d.executors`."""
+
+    def __init__(self, executor: str, workers: int | None) -> None:
+        pass  # the task function finds both in HydraConfig
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before the sweep starts."""

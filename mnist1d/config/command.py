@@ -185,6 +185,7 @@ class Examination:
         self._accept_hydra([override for override in sound if override.is_hydra_override()], self._experiment(sound))
         typed = self._settings(override for override in sound if not override.is_hydra_override())
         master = self._master(typed)
+        self.found += _launcher_faults(master.hydra.launcher)
         if multirun or str(master.hydra.mode).endswith("MULTIRUN"):
             for grid in self._grids(master, [override for override in sound if not override.is_hydra_override()]):
                 self._examine_jobs(self._settings(grid))
@@ -241,6 +242,9 @@ class Examination:
 
         key, value = override.get_key_element(), Absent if override.is_delete() else _typed(override)
         if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
+            if key in self.composer.base("config", []).hydra_keys:
+                chosen = self.composer.base("config", self.hydra).thaw().hydra.runtime.choices["hydra/launcher"]
+                return Fault(key, value, f"hydra/launcher={chosen} has no such key, hydra/launcher=stack has")
             known = self.composer.base("config", [*self.hydra, *experiment]).hydra_keys
             return Fault(key, value, "no such key", nearest=nearest(override.key_or_group, known))
         return Fault(key, value, _first_line(error.__cause__ or error))
@@ -415,6 +419,21 @@ def _unwritable(master: "DictConfig", kind: str) -> Iterator[Fault]:
             file.write(bytes(FIRST_FILES))
     except OSError as error:
         yield Fault(f"hydra.{kind}.dir", folder, f"cannot be made: {error.strerror}")
+
+
+def _launcher_faults(launcher: "DictConfig") -> Iterator[Fault]:
+    """What is wrong with the settings of our launcher; other launchers' are their own business."""
+    from mnist1d.executors import NAMES
+
+    executor, workers = launcher.get("executor", NAMES[0]), launcher.get("workers")
+    if executor not in NAMES:
+        yield Fault(
+            "hydra.launcher.executor", executor, f"must be one of {', '.join(NAMES)}", nearest=nearest(executor, NAMES)
+        )
+    if workers is not None and workers < 1:
+        yield Fault("hydra.launcher.workers", workers, "must be a whole number of at least 1 or null")
+    elif workers is not None and executor == "serial":
+        yield Fault("hydra.launcher.workers", workers, "has no meaning without hydra.launcher.executor=processes")
 
 
 def _not_added(key: str, typed: str) -> Fault:

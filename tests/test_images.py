@@ -512,17 +512,25 @@ def test_config_and_loader_cut_alike() -> None:
 QUICK = ("data.batch_size=10", "trainer.max_steps=12", "trainer.accelerator=cpu", "trainer.threads=1")
 
 
-@pytest.mark.parametrize("name", IMAGE_SETS)
-@pytest.mark.parametrize("model", MODELS)
+NARROW = {
+    **{key: ["model.channels=3"] for key in ("cnn", "cnn2d")},
+    **{key: ["model.channels=2"] for key in ("resnet", "tcn", "dilated_cnn")},
+    "attention": ["model.width=4", "model.heads=1", "model.layers=1"],
+}
+"""Model -> what makes it quick to train on thousands of positions."""
+PAIRS = [(model, name) for model in MODELS for name in IMAGE_SETS if model != "attention" or name == "digits"]
+"""Attention over 784 positions and more takes minutes and gigabytes."""
+
+
+@pytest.mark.parametrize(("model", "name"), PAIRS)
 def test_every_model_trains_on_every_set_and_stacked_as_alone(
     model: str, name: str, make_run: MakeRun, request: pytest.FixtureRequest
 ) -> None:
     if name in SMALL:
         request.getfixturevalue("server")
-    width = ["model.channels=3"] if model.startswith("cnn") else []
-    small = [] if name in SMALL else ["data.num_samples=100"]
+    narrow, small = NARROW.get(model, []), [] if name in SMALL else ["data.num_samples=100"]
     runs = [
-        make_run(f"model={model}", f"data={name}", *QUICK, *width, *small, f"seed={seed}", f"data.seed={data}")
+        make_run(f"model={model}", f"data={name}", *QUICK, *narrow, *small, f"seed={seed}", f"data.seed={data}")
         for seed, data in ((0, 1), (1, 2))
     ]
     together, alone = trained(runs), [trained([run]) for run in runs]

@@ -3,7 +3,7 @@
 `python -m bench metalearning` prints this table and that of `bench.metalearning`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bench import make_run
 from bench.plain import tensors
 from bench.steps import stacked_loop
-from bench.timing import Timing, Variant, side_by_side
+from bench.timing import Timing, Variant, beside_the_reference, side_by_side
 from mnist1d.config import RMSprop, Run
 from mnist1d.draws import task_of
 
@@ -100,17 +100,9 @@ def measure(turns: int = TURNS, seconds: float = SECONDS, members: int = MEMBERS
     return side_by_side(variants, turns, seconds)
 
 
-def figures(timings: Iterable[Timing]) -> dict[str, Any]:
+def figures(timings: Sequence[Timing]) -> dict[str, Any]:
     """What goes into docs/bench.json."""
-    timings = list(timings)
-    rows = [
-        {
-            "a training and an update": timing.name,
-            "ms per function": round(timing.median, 1),
-            "reference / this": round(timing.times_faster_than(timings[0]), 1),
-        }
-        for timing in timings
-    ]
+    rows = beside_the_reference(timings, "a training and an update", "ms per function")
     return {"inner steps": INNER_STEPS, "milliseconds per function": rows}
 
 

@@ -1,12 +1,12 @@
 """Metalearning a learning rate: a step of the rate as the reference takes it, and in our stacks; and the whole job.
 
-python -m bench metalearning         this table alone, printed; about a minute
+python -m bench metalearning         this table and that of `bench.activation`, printed; about two minutes
 python -m bench.metalearning plain   the reference's way alone: both starts, one after the other, nothing recorded
 """
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from bench import make_run
 from bench.main_job import whole_process
 from bench.plain import tensors
 from bench.steps import stacked_loop
-from bench.timing import Timing, Variant, side_by_side
+from bench.timing import Timing, Variant, beside_the_reference, side_by_side
 from mnist1d.config import Run
 from mnist1d.config.tasks import MetalearnLr
 from mnist1d.models.make import make_model
@@ -85,19 +85,10 @@ def measure_whole() -> tuple[float, float]:
         )
 
 
-def figures(timings: Iterable[Timing], whole: tuple[float, float]) -> dict[str, Any]:
+def figures(timings: Sequence[Timing], whole: tuple[float, float]) -> dict[str, Any]:
     """What goes into docs/bench.json."""
-    timings = list(timings)
-    rows = [
-        {
-            "a step of the rate": timing.name,
-            "ms per run": round(timing.median, 2),
-            "reference / this": round(timing.times_faster_than(timings[0]), 1),
-        }
-        for timing in timings
-    ]
     return {
-        "milliseconds per run": rows,
+        "milliseconds per run": beside_the_reference(timings, "a step of the rate", "ms per run"),
         "both starts, seconds": {"plain script": round(whole[0], 1), "train.py": round(whole[1], 1)},
     }
 

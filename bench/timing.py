@@ -2,8 +2,9 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,15 @@ def _time(variant: Variant, steps: int) -> float:
     start = time.perf_counter()
     variant.take(steps)
     return time.perf_counter() - start
+
+
+def beside_the_reference(timings: Sequence[Timing], what: str, unit: str) -> list[dict[str, Any]]:
+    """Rows of a table of timings, the reference's first: name, median, ratio; `what` and `unit` head two columns."""
+    return [
+        {
+            what: timing.name,
+            unit: round(timing.median, 1),
+            "reference / this": round(timing.times_faster_than(timings[0]), 1),
+        }
+        for timing in timings
+    ]

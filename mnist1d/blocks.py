@@ -6,11 +6,13 @@ they are and every mini-batch is an index slice. That makes Lightning's cost per
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mnist1d.config import Run
 from mnist1d.data import Splits, load, stream
@@ -182,6 +184,16 @@ class StackData(pl.LightningDataModule):
     def train_dataloader(self) -> "BlockNumbers":
         """What Lightning iterates over."""
         return BlockNumbers(len(self.stops))
+
+
+class OneHotData(StackData):
+    """Mini-batches with one-hot labels ``[N, batch, classes]``, float."""
+
+    @cached_property  # every training asks for it
+    def training(self) -> tuple[Tensor, Tensor]:
+        """Inputs ``[N or 1, rows, length]`` and one-hot labels ``[N or 1, rows, classes]``."""
+        x, y = super().training
+        return x, F.one_hot(y, self.runs[0].model.num_classes).to(x)
 
 
 class BlockNumbers:

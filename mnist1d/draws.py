@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -12,7 +13,7 @@ from mnist1d.config import Run
 from mnist1d.config.tasks import MetalearnActivation
 from mnist1d.models.learned import LearnedActivation
 from mnist1d.models.make import make_model
-from mnist1d.stack import member_generator
+from mnist1d.stack import build_member, member_generator
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,7 @@ class FreshDraws:
         """Initial weights of a training, ``[P]``."""
         del number
         seed = int(torch.randint(2**31, (1,), generator=self.generators[0]))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return flat_net(self.run)
+        return build_member(partial(flat_net, self.run), seed)
 
     def noise(self) -> tuple[Tensor, ...]:
         """The fields of `Noise` for one member."""

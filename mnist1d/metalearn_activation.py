@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnist1d.blocks import Schedule, StackData
+from mnist1d.blocks import OneHotData, Schedule, StackData
 from mnist1d.config import Run
 from mnist1d.draws import DRAWS, Noise, make_function, task_of
-from mnist1d.metalearn_lr import OneHotData
 from mnist1d.models.learned import values_and_slopes
 from mnist1d.optim import StackedSGD
 from mnist1d.problem import StackedProblem
@@ -163,8 +162,8 @@ class StackedMetalearnActivation(StackedProblem):
         for kind, (tables, marks) in tried.items():
             scored = [trial.scores(tables[:, n : n + 1], marks) for n, trial in enumerate(trials)]
             names = scored[0][0]
-            self._measured |= {f"{kind}/{name}": torch.cat([found[name] for found, _ in scored]) for name in names}
-            losses[kind] = torch.cat([last for _, last in scored])
+            self._measured |= {f"{kind}/{name}": torch.stack([found[name] for found, _ in scored]) for name in names}
+            losses[kind] = torch.stack([last for _, last in scored])
         return losses["fresh"]
 
     # -- what is kept ------------------------------------------------------------------------------------

@@ -4,13 +4,12 @@ The paper's metalearning of a learning rate, `metalearn-learn-rate.ipynb`.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mnist1d.blocks import StackData
+from mnist1d.blocks import OneHotData, StackData
 from mnist1d.classification import evaluate
 from mnist1d.config import Run
 from mnist1d.config.tasks import MetalearnLr
@@ -19,16 +18,6 @@ from mnist1d.models import Shallow
 from mnist1d.models.make import make_model
 from mnist1d.problem import StackedProblem
 from mnist1d.stack import StackedModel, build_member
-
-
-class OneHotData(StackData):
-    """Mini-batches with one-hot labels ``[N, batch, classes]``, float."""
-
-    @cached_property  # every training asks for it
-    def training(self) -> tuple[Tensor, Tensor]:
-        """Inputs ``[N or 1, rows, length]`` and one-hot labels ``[N or 1, rows, classes]``."""
-        x, y = super().training
-        return x, F.one_hot(y, self.runs[0].model.num_classes).to(x)
 
 
 class StackedMetalearnLr(StackedProblem):

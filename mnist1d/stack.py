@@ -8,18 +8,21 @@ even its NaNs stay its own.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+T = TypeVar("T")
+
 STREAMS = ("batches", "samples", "augmentation", "noise", "masks", "weights", "redrawn")
 """What a member draws for beside its initial weights; each has a generator of its own."""
 
 
-def build_member(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """One member with the weights `torch.manual_seed(seed)` gives it; the global generator is left alone."""
+def build_member(make: Callable[[], T], seed: int) -> T:
+    """What `make` draws after `torch.manual_seed(seed)`: a member, or its weights; the global state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()

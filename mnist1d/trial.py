@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.interpolate import BSpline, make_splrep
 from torch import Tensor
-from torch.nn import functional as F
 
-from mnist1d.blocks import Batches
+from mnist1d.blocks import OneHotData
 from mnist1d.config import RMSprop, Run
-from mnist1d.data import load
 from mnist1d.draws import flat_net, task_of
-from mnist1d.stack import member_generator
+from mnist1d.stack import build_member, member_generator
 from mnist1d.tabulated import Jet, Nets, Rule, score
 
 VALIDATION = 0.125
@@ -49,61 +48,50 @@ class Trial:
     """
 
     def __init__(self, run: Run, number: int, device: torch.device) -> None:
-        self.run, self.task, self.device = run, task_of(run), device
-        self.seed = self.task.trial_data_seed + number
-        draw = {"seed": self.seed, "val_split": VALIDATION, "test_samples": None}
-        splits = load(run.data.model_copy(update=draw))
-        self.splits = {
-            name: tuple(torch.from_numpy(np.array(getattr(splits, f"{name}_{part}")))[None].to(device) for part in "xy")
-            for name in ("train", "val", "test")
-        }
+        self.task, self.device = task_of(run), device
+        seed = self.task.trial_data_seed + number
+        data = run.data.model_copy(update={"seed": seed, "val_split": VALIDATION, "test_samples": None})
+        self.run = run.model_copy(update={"seed": seed, "data": data})
+        self.data = OneHotData([self.run] * len(self.task.trial_lrs))  # a net for each rate
+        self.data.setup()
+        self.data.to(device)
 
-    def scores(self, functions: Tensor, marks: Sequence[tuple[str, int]]) -> tuple[dict[str, Tensor], Tensor]:
-        """How nets with `functions` do, each at the rate that is best on validation data; ties go to the lower one.
+    def scores(self, function: Tensor, marks: Sequence[tuple[str, int]]) -> tuple[dict[str, Tensor], Tensor]:
+        """How nets with `function` do at the rate that is best on validation data; ties go to the first one.
 
         Args:
-            functions: tables ``[4, F, pieces]``.
+            function: a table ``[4, 1, pieces]``.
             marks: endings of names and the numbers of steps they stand for, ascending, as `task.marks` has them.
 
         Returns:
-            For every mark ``acc``, test accuracy, and ``lr``, the chosen rate, with its ending, ``[F]`` each; and the
-            last losses ``[F]``.
+            For every mark ``acc``, test accuracy, and ``lr``, the chosen rate, with its ending; and the last loss, at
+            the rate chosen last. All are scalars.
         """
         rates = torch.tensor(self.task.trial_lrs, dtype=torch.float64)
-        tables = functions.repeat_interleave(len(rates), 1)  # [4, F · rates, pieces]
-        rule = rule_of(self.run, rates.to(functions).repeat(functions.shape[1]))
-        nets, noise, batches = self._begin(tables.shape[1], marks[-1][1])
+        tables, rule = function.repeat(1, len(rates), 1), rule_of(self.run, rates.to(function))
+        nets, noise = self._begin(marks[-1][1])
+        batches = self.data.batches()
         found: dict[str, Tensor] = {}
-        start = 0
+        start = best = 0
         for ending, stop in marks:
             nets = nets.train(tables, noise[:, start:stop], map(batches, range(start, stop)), rule)
-            best = self._accuracy(nets, tables, "val").view(-1, len(rates)).argmax(1, keepdim=True)
-            test = self._accuracy(nets, tables, "test").view(-1, len(rates))
-            found |= {f"acc{ending}": test.gather(1, best).squeeze(1), f"lr{ending}": rates[best.squeeze(1).cpu()]}
+            best = int(self._accuracy(nets, tables, "val").argmax())
+            found |= {f"acc{ending}": self._accuracy(nets, tables, "test")[best], f"lr{ending}": rates[best]}
             start = stop
-        return found, nets.losses[-1].view(-1, len(rates)).gather(1, best).squeeze(1)
+        return found, nets.losses[-1, best]
 
-    def _begin(self, size: int, steps: int) -> tuple[Nets, Tensor, Batches]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            net = flat_net(self.run).to(self.device)
+    def _begin(self, steps: int) -> tuple[Nets, Tensor]:
+        """Equal nets for all rates, and the noise of all their steps."""
+        net = build_member(partial(flat_net, self.run), self.run.seed).to(self.device)
+        size = len(self.task.trial_lrs)
         shape = steps, self.run.model.options["hidden"]
-        noise = 2 * torch.rand(shape, generator=member_generator(self.seed, "noise")) - 1
+        noise = 2 * torch.rand(shape, generator=member_generator(self.run.seed, "noise")) - 1
         noise = (self.task.hidden_noise * noise).to(self.device)
-        x, y = self.splits["train"]
-        data, generators = self.run.data, [member_generator(self.seed, "batches")] * size
-        batches = Batches(
-            x,
-            F.one_hot(y, self.run.model.num_classes).to(x),
-            data.batch_size,
-            data.batch_order == "shuffled",
-            generators,
-        )
-        return Nets.new(net.repeat(size, 1), initial_squares(self.run)), noise.expand(size, *shape), batches
+        return Nets.new(net.repeat(size, 1), initial_squares(self.run)), noise.expand(size, *shape)
 
     def _accuracy(self, nets: Nets, tables: Tensor, split: str) -> Tensor:
         quiet = nets.params.new_zeros(1, self.run.model.options["hidden"])
-        x, y = self.splits[split]
+        x, y = self.data.splits[split]
         return score(nets.params, tables, quiet, x, y)[1]
 
 

@@ -14,7 +14,7 @@ from mnist1d.fit import fit_once, quiet
 from mnist1d.metalearn_activation import CURVE, StackedMetalearnActivation
 from mnist1d.models.learned import LearnedActivation
 from mnist1d.plan import Stack, plan
-from mnist1d.trial import FITTED, MISSED, fitted_splines, of_splines
+from mnist1d.trial import FITTED, MISSED, Trial, fitted_splines, of_splines
 
 MakeRun = Callable[..., Run]
 
@@ -204,3 +204,10 @@ def test_what_the_task_cannot_do_is_refused(make_run: MakeRun) -> None:
         "  task.long_trial_steps=301  a trial is scored first after task.trial_steps=301; "
         "allowed: null, or at least 302",
     ]
+
+
+def test_all_rates_of_a_trial_see_the_same_mini_batches(make_run: MakeRun) -> None:
+    batches = Trial(make_run(*SMALL, "data.batch_order=shuffled"), 0, torch.device("cpu")).data.batches()
+    (first, second), (targets, others) = batches(0)
+    assert torch.equal(first, second)
+    assert torch.equal(targets, others)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import ROOT
+from tests import programs
 
 LEARN = (
     *("-m", "task=metalearn_activation", "model=shallow", "model.activation=elu", "optimizer=rmsprop", "seed=0,1"),
@@ -25,8 +24,7 @@ def started(folder: Path, script: str, *arguments: str) -> subprocess.CompletedP
     """A program, run in `folder`, where it keeps its mlruns/."""
     env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     more = ("trainer.threads=1", "trainer.accelerator=cpu") if script == "train.py" else ()
-    command = [sys.executable, str(ROOT / script), *arguments, *more]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    return programs.run(script, *arguments, *more, cwd=folder, env=env)
 
 
 @pytest.fixture(scope="module")

@@ -5,31 +5,26 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from tests.conftest import ROOT
+from tests import programs
 from tests.test_train import SMALL, Store, command, train, wait_for_metrics
 
 Done = subprocess.CompletedProcess[str]
-ENDLESS = ("-m", "seed=0,1", "data.num_samples=500", "trainer.max_steps=10000000", "trainer.eval_every=100")
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+ENDLESS = ("-m", "seed=0,1", "data.num_samples=500", "trainer.max_steps=10000000", "trainer.eval_every=10")
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(*arguments, "trainer.threads=1"), cwd=folder, text=True, **PIPES)
+def start(folder: Path, *arguments: str) -> programs.Program:
+    return programs.Program("train.py", *arguments, "trainer.threads=1", cwd=folder)
 
 
 def sabotaged(folder: Path, code: str, *arguments: str) -> Done:
     """train.py in a process in which `code` has run first."""
-    program = f"{dedent(code)}\nimport runpy\nrunpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
-    argv = [sys.executable, "-c", program, *arguments]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    return programs.run("train.py", *arguments, cwd=folder, first=dedent(code))
 
 
 def statuses(folder: Path) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -42,8 +43,7 @@ def run(script: str, arguments: list[str], folder: Path) -> subprocess.Completed
     env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"} | {
         "PYTHONPATH": str(folder)
     }
-    command = [sys.executable, str(ROOT / script), *arguments]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    return programs.run(script, *arguments, cwd=folder, env=env)
 
 
 def own_model(folder: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,9 @@ import pytest
 from mnist1d.config import Run
 from mnist1d.plan import Stack
 from mnist1d.resume import checkpoint_path
+from tests import programs
 from tests.test_faults import sabotaged
-from tests.test_train import SMALL, Store, command, train
+from tests.test_train import SMALL, Store, train
 
 MakeRun = Callable[..., Run]
 
@@ -44,7 +44,7 @@ def measured(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
 def kill_once_saved(folder: Path, times: int) -> None:
     """Start the search and kill it, like a power cut, when its checkpoint has been written so many times."""
     checkpoints = folder / "mlruns" / "checkpoints"
-    process = subprocess.Popen(command(*SEARCH), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = programs.Program("train.py", *SEARCH, cwd=folder)
     seen: set[int] = set()
     while len(seen) < times and process.poll() is None:
         seen |= {path.stat().st_mtime_ns for path in checkpoints.glob("*.ckpt")}

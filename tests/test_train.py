@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mnist1d.tracking import find_run, load_weights
+from tests import programs
 from tests.conftest import ROOT
 
 SMALL = (
@@ -36,7 +37,7 @@ def train(folder: Path, *arguments: str, path: Path | None = None) -> subprocess
     """Run train.py in `folder`, where it keeps its mlruns/; `path` is put on the import path."""
     env = {**os.environ, "PYTHONPATH": str(path or ""), "COLUMNS": "100", "MLFLOW_TRACKING_URI": ""}
     env.pop("MLFLOW_TRACKING_URI")
-    return subprocess.run(command(*arguments), cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    return programs.run("train.py", *arguments, cwd=folder, env=env)
 
 
 class Store:
@@ -231,7 +232,7 @@ def test_a_model_that_raises_fails_its_runs_only(own: Path) -> None:
     assert statuses == {"mine broken=false": "FINISHED", "mine broken=true": "FAILED"}
 
 
-def wait_for_metrics(database: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_metrics(database: Path, process: programs.Program) -> None:
     deadline = time.monotonic() + 90
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(database)) as store:
@@ -241,9 +242,15 @@ def wait_for_metrics(database: Path, process: subprocess.Popen[str]) -> None:
 
 
 def test_interrupting_a_sweep_marks_its_runs_killed_and_keeps_what_was_measured(tmp_path: Path) -> None:
-    endless = ("-m", "seed=0,1", "data.num_samples=500", "trainer.max_steps=10000000", "trainer.eval_every=100")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command(*endless), cwd=tmp_path, text=True, **pipes)
+    endless = (
+        "-m",
+        "seed=0,1",
+        "data.num_samples=500",
+        "trainer.max_steps=10000000",
+        "trainer.eval_every=10",
+        "trainer.threads=1",
+    )
+    process = programs.Program("train.py", *endless, cwd=tmp_path)
     wait_for_metrics(tmp_path / "mlruns" / "mlflow.db", process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 PORT    ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train report test check bench ui clean
+.PHONY: help setup train report reproduce-all reproduce-paper ablations test check bench ui clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## create .venv and install the tested versions
 
@@ -24,6 +24,17 @@ train: $(INSTALLED)  ## run the main sweep (MLP widths under label noise) and pr
 
 report: $(INSTALLED)  ## write the report of all recorded experiments, mlruns/report/report.html
 	$(BIN)/python analyze.py
+
+REPRODUCE = $(BIN)/python -m mnist1d.reproduce profile=$(or $(PROFILE),quick) $(SEEDS:%=seeds=%) $(WORKERS:%=workers=%)
+
+reproduce-all: $(INSTALLED)  ## every experiment, then the report; PROFILE=quick or paper, SEEDS=n, WORKERS=n; goes on where it was cut off
+	$(REPRODUCE)
+
+reproduce-paper: $(INSTALLED)  ## the paper's experiments alone, with the same settings
+	$(REPRODUCE) experiments=paper
+
+ablations: $(INSTALLED)  ## the ablations alone, with the same settings
+	$(REPRODUCE) experiments=ablations
 
 test: check  ## run all checks and tests
 	$(BIN)/python -m pytest -n auto

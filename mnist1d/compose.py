@@ -30,6 +30,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 _PARSER = OverridesParser.create()
 
+# Hydra's range() takes no sums: seeds from 42 on are range(42,${plus:42,${number}})
+OmegaConf.register_new_resolver("plus", lambda *terms: sum(terms), replace=True)
+
 
 @lru_cache(maxsize=65536)
 def parse_override(text: str) -> Override:

@@ -221,7 +221,7 @@ def _write_runs(table: pd.DataFrame, path: Path) -> Path:
 def _write_claims(sections: Sequence[Section], path: Path) -> Path:
     """One line per part of a claim, with the numbers in full."""
     columns = ["experiment", "claim", "part", "mean", "low", "high", "n", "unit"]
-    columns += ["at_least", "at_most", "published", "printed", "verdict"]
+    columns += ["at_least", "at_most", "published", "printed", "verdict", "claim_verdict"]
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(columns)
@@ -236,4 +236,5 @@ def _line(judgement: Judgement, finding: Finding) -> list[object]:
     found, part = finding.interval, finding.part
     measured = [found.mean, found.low, found.high, found.n] if found else ["", "", "", 0]
     bounds = [part.at_least, part.at_most, part.published, part.printed]
-    return [judgement.claim.id, finding.label, *measured, judgement.claim.unit, *bounds, finding.verdict]
+    verdicts = [finding.verdict, judgement.verdict]
+    return [judgement.claim.id, finding.label, *measured, judgement.claim.unit, *bounds, *verdicts]

@@ -130,7 +130,7 @@ def load(experiment: str, folder: Path = FOLDER) -> tuple[Claim, ...]:
     Raises ConfigError with all faults of the file, each with file, claim, full key, value and what is allowed.
     """
     claims, faults = [], []
-    for name, values in _read(folder / f"{experiment}.yaml").items():
+    for name, values in read_file(folder / f"{experiment}.yaml", f"claim/{experiment}.yaml").items():
         key = f"claim/{experiment}.yaml {name}"
         if not isinstance(values, dict):
             faults.append(Fault(key, values, "must be a section of keys"))
@@ -139,14 +139,14 @@ def load(experiment: str, folder: Path = FOLDER) -> tuple[Claim, ...]:
         try:
             claims.append(Claim.model_validate({**values, "experiment": experiment, "id": name}))
         except ValidationError as error:
-            faults += _translated(error, values, key)
+            faults += translated(error, values, key)
     if faults:
         raise ConfigError(faults)
     return tuple(claims)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    name = f"claim/{file.name}"
+def read_file(file: Path, name: str) -> dict[str, Any]:
+    """The sections of a YAML file by their names; raises ConfigError, which calls the file `name`."""
     if not file.is_file():
         known = sorted(path.stem for path in file.parent.glob("*.yaml"))
         raise ConfigError([Fault(name, Absent, "no such file", ", ".join(known), nearest(file.stem, known))])
@@ -165,7 +165,7 @@ def _worded(values: Any) -> Any:
     return {str(key): _worded(value) for key, value in values.items()} if isinstance(values, dict) else values
 
 
-def _translated(error: ValidationError, values: Mapping[str, Any], prefix: str) -> Iterator[Fault]:
+def translated(error: ValidationError, values: Mapping[str, Any], prefix: str) -> Iterator[Fault]:
     for detail in error.errors(include_url=False, include_input=False):
         loc = [str(name) for name in detail["loc"]]
         if detail["type"] == "conflict":

@@ -1,9 +1,9 @@
 """What was expected of the work, answered from verdicts: conf/outcomes.yaml, each entry with the claims that decide.
 
-    yes        all of its claims are reproduced
-    no         all are refuted
-    depends    some are reproduced, some refuted
-    undecided  anything else
+yes        all of its claims are reproduced
+no         all are refuted
+depends    some are reproduced, some refuted
+undecided  anything else
 """
 
 from __future__ import annotations

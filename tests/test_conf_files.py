@@ -132,3 +132,11 @@ def test_a_later_models_yaml_reaches_its_documented_size(option: str, composer: 
     model = make_model(validate(base.resolved, base.raw["model"]).model)
     count = sum(p.numel() for p in model.parameters())
     assert f" {count:,} parameters" in first_line
+
+
+def test_the_reference_of_all_keys_is_up_to_date() -> None:
+    written = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    assert written == reference(), "python -m mnist1d.config.reference > docs/config.md"
+    shown = set(re.findall(r"^\| `([\w.]+)` \|", written, re.MULTILINE))
+    assert {"seed", "tracking.uri", "task.rounds", "model.kernel_sizes", "data.label_noise", "optimizer.lr"} <= shown
+    assert not any(line.startswith("| `trainer.") and "|  |" in line for line in written.splitlines())

@@ -38,6 +38,8 @@ def choices(annotation: Any) -> list[str]:
 
 
 def _items(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return f"any of {', '.join(map(str, get_args(annotation)))}"
     metadata = _unpacked(get_args(annotation)[1:]) if get_origin(annotation) is Annotated else []
     return _PLURALS[get_args(annotation)[0] if metadata else annotation] + _limits(metadata)
 

@@ -1,51 +1,40 @@
-"""Everything that touches MLflow when writing: one `Recorder` per process, one writer per stack.
-
-A sweep is a parent run, its runs are children by the tag `mlflow.parentRunId`. Metrics are buffered and
-written as one batch per run, since a batch costs milliseconds and a metric in it a tenth of one: with its
-params, tags and weights, a run of 25 evaluations costs about 20 ms.
-
-SQLite is set to write-ahead logging with `synchronous=NORMAL`, which is a third faster and lets `make ui` read while a
-sweep writes. A crash of the process loses nothing; a power cut may lose the last seconds, never the database.
-"""
+"""The one writer of a stack's runs and of its sweep."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
-import socket
-import sqlite3
 import tempfile
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
+from contextlib import AbstractContextManager, contextmanager
 from math import isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
-from urllib.parse import SplitResult, urlsplit
+from typing import TYPE_CHECKING, Any, Protocol
 
-# Telemetry is decided when mlflow is first imported: none from a user's machine. The other two would write
-# into our progress bar: two lines for every run that ends on a server, a bar for every download.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-import requests
-from filelock import FileLock, Timeout
-from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from mnist1d import provenance, summary
-from mnist1d.events import NotTaken
 from mnist1d.process import Process
 from mnist1d.spelling import spelled
+from mnist1d.tracking import claims
+from mnist1d.tracking.stores import TrackingError, explained, open_store
+from mnist1d.tracking.tags import (
+    COPY_TAG,
+    FINGERPRINT_TAG,
+    FOLDER_TAG,
+    FORCED_TAG,
+    KIND_TAG,
+    PARENT_TAG,
+    PROCESS_TAG,
+    REASON_TAG,
+    RUN_NAME_TAG,
+    RUNS_TAG,
+    SWEEP_TAG,
+    WEIGHTS_TAG,
+    Status,
+)
+from mnist1d.tracking.weights import WEIGHTS, Checkpoint, load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,44 +43,8 @@ FLUSH_ROWS = 500
 """A run's metrics are written when so many have gathered ..."""
 FLUSH_SECONDS = 30.0
 """... or all runs' when the last writing is so long ago, so that a live UI shows progress."""
-REACH_SECONDS = 3.0
-"""How long a server may take to answer the first knock."""
 REASON_LENGTH = 2000
 """Characters of a failure's reason that are kept; MLflow takes 8000 in a tag."""
-LOCK_SECONDS = 60.0
-"""How long to wait while other processes create the store, which takes one to two seconds each."""
-
-WEIGHTS = "weights.pt"
-WEIGHTS_TAG = "mnist1d.weights"
-SWEEP_TAG = "mnist1d.sweep"
-KIND_TAG = "mnist1d.kind"
-REASON_TAG = "mnist1d.reason"
-PARENT_TAG = "mlflow.parentRunId"
-RUN_NAME_TAG = "mlflow.runName"
-FINGERPRINT_TAG = "mnist1d.fingerprint"
-PROCESS_TAG = "mnist1d.process"
-"""Which process records a run; see `mnist1d.process`."""
-FOLDER_TAG = "mnist1d.folder"
-"""Of a sweep: the output folder of the command line that it was last asked for by."""
-RUNS_TAG = "mnist1d.runs"
-"""Of a sweep: digest of the fingerprints of its runs; equal for equal command lines."""
-FORCED_TAG = "mnist1d.forced"
-"""Of a sweep: trained although its runs were recorded."""
-COPY_TAG = "mnist1d.copy_of"
-"""Of a run that was trained for another sweep: its id there."""
-CLAIM = "training.txt"
-"""Artifact of a running sweep: fingerprints of the runs that it is training, one a line."""
-
-DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-# The first opening of a store logs every migration as INFO.
-for _name in ("alembic", "mlflow.store.db.utils"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
-
-
-class TrackingError(NotTaken):
-    """The tracking store cannot be used; the message names the URI, what was tried and what to do."""
 
 
 class Flattens(Protocol):
@@ -100,14 +53,6 @@ class Flattens(Protocol):
     def flat(self) -> dict[str, Any]:
         """Dotted key -> plain value."""
         ...
-
-
-class Checkpoint(TypedDict):
-    """What `weights.pt` holds; plain enough for `torch.load(..., weights_only=True)`."""
-
-    state_dict: dict[str, Tensor]
-    run_id: str
-    config: dict[str, Any]
 
 
 class Recorder:
@@ -129,7 +74,7 @@ class Recorder:
         self, uri: str, experiment: str, *, flush_rows: int = FLUSH_ROWS, flush_seconds: float = FLUSH_SECONDS
     ) -> None:
         self.uri = uri
-        self.client, self.experiment_id = _open(uri, experiment)
+        self.client, self.experiment_id = open_store(uri, experiment)
         self._flush_rows, self._flush_seconds = flush_rows, flush_seconds
         self._sweeps: dict[str, str] = {}  # parent run id -> key of the sweep
         self._configs: dict[str, dict[str, Any]] = {}  # run id -> flat config, for the weights file
@@ -138,20 +83,6 @@ class Recorder:
         self._last_step: dict[str, int] = {}
         self._flushed = time.monotonic()
         self._process = Process.this().spelled()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """While other processes wait: looking what is being trained, and claiming what is not, are one thing.
-
-        A lock beside an SQLite file; other stores have none, and two commands within a second may both go on.
-        """
-        if not self.uri.startswith("sqlite:"):
-            yield
-            return
-        with ExitStack() as held:
-            with _explained(self.uri, "waiting for other processes", "Try again."):
-                held.enter_context(FileLock(f"{_database_path(self.uri, create=False)}.lock", timeout=LOCK_SECONDS))
-            yield
 
     def find_sweep(self, folder: str, runs: str, *, forced: bool = False) -> Run | None:
         """The sweep whose last command line had this output folder, else the newest of the same runs.
@@ -203,10 +134,14 @@ class Recorder:
         if REASON_TAG in sweep.data.tags:
             self.client.delete_tag(known, REASON_TAG)
 
+    def alone(self) -> AbstractContextManager[None]:
+        """While other processes wait: looking what is being trained, and claiming what is not, are one thing."""
+        return claims.alone(self.uri)
+
     def claim(self, parent: str, fingerprints: Iterable[str]) -> None:
         """Say which runs a sweep is going to train; other processes leave them alone while it is running."""
         with self._recording():
-            self.client.log_text(parent, "\n".join(fingerprints), CLAIM)
+            claims.claim(self.client, parent, fingerprints)
 
     def clear(self, fingerprints: Iterable[str]) -> int:
         """End the runs of dead processes as FAILED, and make sure that no living process trains one of these.
@@ -216,38 +151,12 @@ class Recorder:
         Raises:
             TrackingError: some are being trained; it names the process.
         """
-        wanted, buried, claimed = set(fingerprints), 0, {}
         with self._recording():
             running = self._search("attributes.status = 'RUNNING'")
-        for run in running:
-            process = Process.read(run.data.tags.get(PROCESS_TAG, ""))
-            if process is None or process.spelled() == self._process:
-                continue
-            if process.is_dead:
-                buried += self._bury(run, process)
-            elif found := wanted & self._claimed(run):
-                claimed[run.info.run_id] = (len(found), process, run)
-        if claimed:  # a sweep claims more than the run that it is training
-            count, process, run = max(claimed.values(), key=lambda claim: claim[0])
-            raise TrackingError(_busy(process, run, count, len(wanted)))
+            buried, busy = claims.clear(self.client, running, set(fingerprints), self._process)
+        if busy:
+            raise TrackingError(busy)
         return buried
-
-    def _bury(self, run: Run, process: Process) -> int:
-        with self._recording():
-            self.client.set_tag(
-                run.info.run_id, REASON_TAG, f"{process} ended without a word: killed, or the machine was"
-            )
-            self.client.set_terminated(run.info.run_id, "FAILED")
-        return int(run.data.tags.get(KIND_TAG) == "run")
-
-    def _claimed(self, run: Run) -> set[str]:
-        """Fingerprints that a running run stands for."""
-        if run.data.tags.get(KIND_TAG) != "sweep":
-            return {run.data.tags.get(FINGERPRINT_TAG, "")}
-        with self._recording(), tempfile.TemporaryDirectory() as folder:
-            if CLAIM not in {file.path for file in self.client.list_artifacts(run.info.run_id)}:
-                return set()
-            return set(Path(self.client.download_artifacts(run.info.run_id, CLAIM, folder)).read_text().split())
 
     def start(self, run: Flattens, *, parent: str | None, name: str, tags: Mapping[str, str]) -> str:
         """Create a run with its config as params, written as on Hydra's command line; returns its run id."""
@@ -424,194 +333,8 @@ class Recorder:
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
-        with _explained(self.uri, "recording to it", "Measured values not yet written are kept in memory."):
+        with explained(self.uri, "recording to it", "Measured values not yet written are kept in memory."):
             yield
-
-
-def load_weights(run_id: str, uri: str) -> Checkpoint:
-    """The weights of a run, from its artifacts: state_dict by parameter name, run_id and flat config.
-
-    Raises:
-        TrackingError: no such store, run or weights, or the file is another run's.
-    """
-    advice = "Is the run id right, and did the run finish?"
-    with (
-        _explained(uri, f"fetching {WEIGHTS} of run {run_id}", advice),
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        client = _client(_reachable(uri, create=False))
-        checkpoint = _checkpoint(client.download_artifacts(run_id, WEIGHTS, folder))
-    if checkpoint["run_id"] != run_id:
-        raise TrackingError(f"{WEIGHTS} of run {run_id} says that it belongs to run {checkpoint['run_id']}")
-    return checkpoint
-
-
-def find_run(path: str | Path) -> str:
-    """The run id that a weights file says it came from.
-
-    Raises:
-        TrackingError: the file is missing or not one of ours.
-    """
-    return _checkpoint(path)["run_id"]
-
-
-def _checkpoint(path: str | Path) -> Checkpoint:
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return Checkpoint(state_dict=content["state_dict"], run_id=content["run_id"], config=content["config"])
-    except Exception as error:  # torch raises half a dozen kinds for a file that is not its own
-        raise TrackingError(f"{path} is not a weights file of a recorded run: {_first_line(error)}") from error
-
-
-@contextmanager
-def reading(uri: str) -> Iterator[MlflowClient]:
-    """A client of a store that is there; whatever goes wrong while it is used becomes a TrackingError."""
-    with _explained(uri, "reading it", "Set tracking.uri to a store that has runs."):
-        yield _client(_reachable(uri, create=False))
-
-
-def _open(uri: str, experiment: str) -> tuple[MlflowClient, str]:
-    """A client of the store and the experiment's id, both created where missing."""
-    advice = "Set tracking.uri=sqlite:///FOLDER/mlflow.db or MLFLOW_TRACKING_URI to a store you can write to."
-    with _explained(uri, "opening it", advice):
-        address = _reachable(uri, create=True)
-        if not address.startswith("sqlite:"):
-            client = _client(address)
-            return client, _experiment(client, experiment, None)
-        database = Path(address.removeprefix("sqlite:///"))
-        lock = Path(f"{database}.lock")
-        lock.open("a").close()  # where this fails FileLock would go on trying, as if another process held the lock
-        # several processes creating the tables at once fail with "table already exists"
-        with FileLock(lock, timeout=LOCK_SECONDS), _fast_sqlite():
-            _check_writable(database)
-            client = _client(address)
-            return client, _experiment(client, experiment, (database.parent / "artifacts").as_uri())
-
-
-def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return client.create_experiment(name, artifact_location=artifacts)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)  # another process was faster
-    if found is None or found.lifecycle_stage != "active":
-        raise TrackingError(f"experiment {name!r} was deleted there: restore it, or set another tracking.experiment")
-    return found.experiment_id
-
-
-def _reachable(uri: str, *, create: bool) -> str:
-    """`uri` with an absolute path, if something is there: a quick error instead of minutes of retries."""
-    parts = urlsplit(uri)
-    scheme = parts.scheme.partition("+")[0]
-    if scheme == "sqlite":
-        return f"sqlite:///{_database_path(uri, create=create)}"
-    if scheme in ("http", "https"):
-        _knock(uri)
-    elif scheme in DEFAULT_PORTS:
-        address = (parts.hostname or "localhost", parts.port or DEFAULT_PORTS[scheme])
-        socket.create_connection(address, timeout=REACH_SECONDS).close()
-    else:
-        kinds = ", ".join(["sqlite:///PATH.db", "http(s)://HOST:PORT", *(f"{kind}://…" for kind in DEFAULT_PORTS)])
-        raise TrackingError(f"a tracking URI is one of {kinds} (MLflow's plain folders are no longer supported)")
-    return uri
-
-
-def _database_path(uri: str, *, create: bool) -> Path:
-    name = uri.partition("?")[0].removeprefix("sqlite:///")
-    if name in ("", ":memory:") or name.startswith("sqlite:"):
-        raise TrackingError("an SQLite store needs a file: sqlite:///relative.db or sqlite:////absolute.db")
-    path = Path(name).absolute()  # MLflow would read it against whatever the working directory is later
-    if create:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    elif not path.is_file():
-        raise TrackingError(f"there is no database at {path}")
-    return path
-
-
-def _knock(uri: str) -> None:
-    """One request to a server, without MLflow's minutes of retries."""
-    answer = requests.get(f"{uri.rstrip('/')}/health", timeout=REACH_SECONDS)
-    if answer.status_code >= 500:
-        raise TrackingError(f"the server answers with HTTP status {answer.status_code}")
-
-
-def _check_writable(database: Path) -> None:
-    """Try one write transaction, where MLflow would retry for over a minute before it says that it cannot."""
-    connection = sqlite3.connect(database)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.rollback()
-    finally:
-        connection.close()
-
-
-@contextmanager
-def _fast_sqlite() -> Iterator[None]:
-    """Connections opened meanwhile, which then stay in the store's pool, use WAL and fewer disk syncs."""
-
-    def tune(connection: object, _record: object) -> None:
-        if isinstance(connection, sqlite3.Connection):
-            with suppress(sqlite3.OperationalError):  # a file system without shared memory keeps the old journal
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=NORMAL")
-
-    event.listen(Engine, "connect", tune)
-    try:
-        yield
-    finally:
-        event.remove(Engine, "connect", tune)
-
-
-def _client(address: str) -> MlflowClient:
-    with warnings.catch_warnings():
-        # SQLAlchemy 2.1 about MLflow's own tables: nothing a user could do about it
-        warnings.filterwarnings("ignore", message="The ``noload`` loader", category=DeprecationWarning)
-        return MlflowClient(address)
-
-
-@contextmanager
-def _explained(uri: str, attempt: str, advice: str) -> Iterator[None]:
-    """Turn whatever goes wrong inside into a TrackingError that names URI, attempt, cause and advice."""
-    failures = (
-        TrackingError,
-        MlflowException,
-        SQLAlchemyError,
-        sqlite3.Error,
-        requests.RequestException,
-        Timeout,
-    )
-    try:
-        yield
-    except (*failures, OSError, ImportError, ValueError) as error:
-        cause = str(error) if isinstance(error, TrackingError) else _first_line(error)
-        message = f"tracking store {_without_password(uri)}: {attempt} failed.\n  {cause}\n  {advice}"
-        raise TrackingError(message) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _without_password(uri: str) -> str:
-    parts: SplitResult = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
-
-
-def _busy(process: Process, run: Run, claimed: int, wanted: int) -> str:
-    """What a command line is told whose runs another process is training."""
-    since = datetime.fromtimestamp(run.info.start_time / 1000).strftime("%Y-%m-%d %H:%M")
-    which = "this run is" if wanted == 1 else f"{claimed} of these runs are"
-    lines = [f"{which} being trained by {process}, since {since} ({run.info.run_name})."]
-    lines.append("  Wait until it has ended, or stop it; then the same command trains what is missing.")
-    if not process.is_here:
-        lines.append("  Should that machine be gone, delete the run in the UI first: from here nobody can tell.")
-    return "\n".join(lines)
 
 
 def _quoted(text: str) -> str:

@@ -12,21 +12,28 @@ import os
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# MLflow would ask a server that is away again for four minutes, while training waits, and make a run twice where only
+# the answer was lost. What cannot be written is kept instead (`mnist1d.tracking.spool`).
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from mnist1d.tracking.recorder import Flattens, Recorder
-from mnist1d.tracking.stores import TrackingError, reading
-from mnist1d.tracking.tags import COPY_TAG, FINGERPRINT_TAG, SWEEP_TAG, Status
+from mnist1d.tracking.stores import StoreAway, TrackingError, reading
+from mnist1d.tracking.tags import COPY_TAG, DIVERGED_TAG, FINGERPRINT_TAG, REASON_TAG, SWEEP_TAG, Status
 from mnist1d.tracking.weights import WEIGHTS, Checkpoint, find_run, load_weights
 
 __all__ = [
     "COPY_TAG",
+    "DIVERGED_TAG",
     "FINGERPRINT_TAG",
+    "REASON_TAG",
     "SWEEP_TAG",
     "WEIGHTS",
     "Checkpoint",
     "Flattens",
     "Recorder",
     "Status",
+    "StoreAway",
     "TrackingError",
     "find_run",
     "load_weights",

@@ -3,36 +3,89 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from mnist1d.process import Process
-from mnist1d.tracking.stores import LOCK_SECONDS, database_path, explained
+from mnist1d.tracking.stores import LOCK_SECONDS, TrackingError, database_path, explained, is_away, postgres_lock
 from mnist1d.tracking.tags import FINGERPRINT_TAG, KIND_TAG, PROCESS_TAG, REASON_TAG
 
+LOCK = "mnist1d lock"
+"""Name of the registered model that says that a process is starting."""
+WAIT_SECONDS = 0.2
 CLAIM = "training.txt"
 """Artifact of a running sweep: fingerprints of the runs that it is training, one a line."""
 
 
 @contextmanager
-def alone(uri: str) -> Iterator[None]:
+def alone(uri: str, client: MlflowClient) -> Iterator[None]:
     """While other processes wait: looking what is being trained, and claiming what is not, are one thing.
 
-    A lock beside an SQLite file; other stores have none, and two commands within a second may both go on.
+    A lock beside an SQLite file, one of PostgreSQL's own, or a name in the model registry of any other store.
     """
-    if not uri.startswith("sqlite:"):
-        yield
-        return
     with ExitStack() as held:
         with explained(uri, "waiting for other processes", "Try again."):
-            held.enter_context(FileLock(f"{database_path(uri, create=False)}.lock", timeout=LOCK_SECONDS))
+            held.enter_context(_lock(uri, client))
         yield
+
+
+def _lock(uri: str, client: MlflowClient) -> AbstractContextManager[object]:
+    if uri.startswith("sqlite:"):
+        return FileLock(f"{database_path(uri, create=False)}.lock", timeout=LOCK_SECONDS)
+    return postgres_lock(uri) if uri.startswith("postgresql") else _registry_lock(client)
+
+
+@contextmanager
+def _registry_lock(client: MlflowClient) -> Iterator[None]:
+    """A registered model of a name that only one can register, as long as it is there.
+
+    It is the one thing that a server does for one of several clients at once and that can be undone without a trace.
+    A server without a registry gives no lock: there two commands that start within about a second may both train.
+    """
+    taken = _register(client)
+    try:
+        yield
+    finally:
+        if taken:
+            with suppress(MlflowException):  # the server is away; once this process has ended, others take the lock
+                client.delete_registered_model(LOCK)
+
+
+def _register(client: MlflowClient) -> bool:
+    """Wait until the name is ours; False where there is no registry."""
+    deadline, process = time.monotonic() + LOCK_SECONDS, Process.this()
+    while time.monotonic() < deadline:
+        try:
+            client.create_registered_model(LOCK, description=process.spelled())
+            return True
+        except MlflowException as error:
+            if is_away(error):
+                raise
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                return False
+        holder = _holder(client)
+        if holder is not None and holder.is_dead:
+            with suppress(MlflowException):  # another process was faster
+                client.delete_registered_model(LOCK)
+        else:
+            time.sleep(WAIT_SECONDS)
+    who = _holder(client) or "another process"
+    raise TrackingError(f"{who} is starting there; if it is gone, delete the registered model {LOCK!r} in the UI")
+
+
+def _holder(client: MlflowClient) -> Process | None:
+    try:
+        return Process.read(client.get_registered_model(LOCK).description or "")
+    except MlflowException:  # it is free again
+        return None
 
 
 def claim(client: MlflowClient, sweep: str, fingerprints: Iterable[str]) -> None:

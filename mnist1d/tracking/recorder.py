@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from math import isfinite, nan
-from pathlib import Path
+from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.entities import Run, RunTag
 
 from mnist1d import provenance, summary
 from mnist1d.process import Process
 from mnist1d.spelling import spelled
 from mnist1d.tracking import claims
-from mnist1d.tracking.stores import TrackingError, explained, open_store
+from mnist1d.tracking.spool import Recorded, Spool, abandoned, record
+from mnist1d.tracking.stores import StoreAway, TrackingError, explained, open_store, reachable, without_password
 from mnist1d.tracking.tags import (
     COPY_TAG,
+    DIVERGED_TAG,
     FINGERPRINT_TAG,
     FOLDER_TAG,
     FORCED_TAG,
+    KEY_TAG,
     KIND_TAG,
     PARENT_TAG,
     PROCESS_TAG,
@@ -34,7 +36,8 @@ from mnist1d.tracking.tags import (
     WEIGHTS_TAG,
     Status,
 )
-from mnist1d.tracking.weights import WEIGHTS, Checkpoint, load_weights
+from mnist1d.tracking.weights import Checkpoint, fetch
+from mnist1d.tracking.writer import Row, Writer, finished
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +46,12 @@ FLUSH_ROWS = 500
 """A run's metrics are written when so many have gathered ..."""
 FLUSH_SECONDS = 30.0
 """... or all runs' when the last writing is so long ago, so that a live UI shows progress."""
+RETRY_SECONDS = 30.0
+"""How long a store that is away is left in peace before it is tried again."""
 REASON_LENGTH = 2000
 """Characters of a failure's reason that are kept; MLflow takes 8000 in a tag."""
+
+log = logging.getLogger(__name__)
 
 
 class Flattens(Protocol):
@@ -60,7 +67,8 @@ class Recorder:
 
     Args:
         uri: `sqlite:///path.db` (folders are created, artifacts go to `artifacts/` beside the file), a
-            server's `http(s)://host:port`, or another database that MLflow supports.
+            server's `http(s)://host:port`, or another database that MLflow supports. Should one of the latter two
+            go away while runs are trained, what is to be written is kept in `mlruns/spool/` until it is back.
         experiment: name of the MLflow experiment, created when missing.
         flush_rows: a run's metrics are written when so many are buffered.
         flush_seconds: all runs' metrics are written when the last time is so long ago.
@@ -73,13 +81,17 @@ class Recorder:
     def __init__(
         self, uri: str, experiment: str, *, flush_rows: int = FLUSH_ROWS, flush_seconds: float = FLUSH_SECONDS
     ) -> None:
-        self.uri = uri
+        self.uri, self._experiment = uri, experiment
         self.client, self.experiment_id = open_store(uri, experiment)
+        self._writer = Writer(self.client, self.experiment_id, uri)
+        self._spool = None if uri.startswith("sqlite:") else Spool(uri, experiment)
+        self._away: StoreAway | None = None  # why what is to be written goes to the spool
+        self._warned, self._tried = False, -inf
+        self._ids: dict[str, str] = {}  # our own name for a run -> MLflow's id, of runs made after the store was away
         self._flush_rows, self._flush_seconds = flush_rows, flush_seconds
         self._sweeps: dict[str, str] = {}  # parent run id -> key of the sweep
         self._configs: dict[str, dict[str, Any]] = {}  # run id -> flat config, for the weights file
-        self._artifacts: dict[str, str] = {}  # run id -> where its artifacts go
-        self._rows: dict[str, list[Metric]] = {}
+        self._rows: dict[str, list[Row]] = {}
         self._last_step: dict[str, int] = {}
         self._flushed = time.monotonic()
         self._process = Process.this().spelled()
@@ -90,9 +102,9 @@ class Recorder:
         With `forced`, of the latter only one that was forced itself and has not finished.
         """
         with self._recording():
-            found = self._search(f"tags.`{FOLDER_TAG}` = {_quoted(folder)}", most=1)
+            found = self._writer.search(f"tags.`{FOLDER_TAG}` = {_quoted(folder)}", most=1)
             if not found and runs:
-                found = self._search(
+                found = self._writer.search(
                     f"tags.`{RUNS_TAG}` = '{runs}'", "attributes.status != 'FINISHED'" if forced else ""
                 )
                 found = [sweep for sweep in found if FORCED_TAG in sweep.data.tags or not forced]
@@ -117,7 +129,8 @@ class Recorder:
         with self._recording():
             if found is None:
                 ours = {SWEEP_TAG: folder, FOLDER_TAG: folder, RUNS_TAG: runs, KIND_TAG: "sweep"}
-                parent, key = self._create(name, ours | ({FORCED_TAG: "true"} if forced else {}) | dict(tags)), folder
+                ours |= {FORCED_TAG: "true"} if forced else {}
+                parent, key = self._writer.create(**self._new(name, {**ours, **tags})), folder
             else:
                 parent, key = found.info.run_id, found.data.tags[SWEEP_TAG]
                 self._take_up(found, folder, runs)
@@ -136,7 +149,7 @@ class Recorder:
 
     def alone(self) -> AbstractContextManager[None]:
         """While other processes wait: looking what is being trained, and claiming what is not, are one thing."""
-        return claims.alone(self.uri)
+        return claims.alone(self.uri, self.client)
 
     def claim(self, parent: str, fingerprints: Iterable[str]) -> None:
         """Say which runs a sweep is going to train; other processes leave them alone while it is running."""
@@ -152,7 +165,7 @@ class Recorder:
             TrackingError: some are being trained; it names the process.
         """
         with self._recording():
-            running = self._search("attributes.status = 'RUNNING'")
+            running = self._writer.search("attributes.status = 'RUNNING'")
             buried, busy = claims.clear(self.client, running, set(fingerprints), self._process)
         if busy:
             raise TrackingError(busy)
@@ -160,43 +173,43 @@ class Recorder:
 
     def start(self, run: Flattens, *, parent: str | None, name: str, tags: Mapping[str, str]) -> str:
         """Create a run with its config as params, written as on Hydra's command line; returns its run id."""
-        config = run.flat()
-        params = [Param(key, spelled(value)) for key, value in config.items()]
+        config, key = run.flat(), uuid4().hex
         family = {PARENT_TAG: parent, SWEEP_TAG: self._sweeps.get(parent, parent)} if parent else {}
-        with self._recording():
-            run_id = self._create(name, {KIND_TAG: "run", **family, **tags})
-            self.client.log_batch(run_id, params=params)
+        own = {KEY_TAG: key} if self._spool else {}
+        new = self._new(name, {KIND_TAG: "run", **family, **own, **tags}, config)
+        run_id = self._do(key, "create", **new) or key
         self._configs[run_id] = config
         return run_id
 
+    def _new(self, name: str, tags: Mapping[str, str], config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Arguments of `Writer.create`."""
+        params = {key: spelled(value) for key, value in (config or {}).items()}
+        tags = {**provenance.tags(), PROCESS_TAG: self._process, **tags}
+        return {"name": name, "tags": tags, "params": params, "started": _now()}
+
     def copy(self, original: str, run: Flattens, *, parent: str, name: str) -> str:
-        """Record a finished run once more, as a child of another sweep; returns the copy's run id.
+        """Record a finished or diverged run once more, as a child of another sweep; returns the copy's run id.
 
         Times and provenance are the original's, params those of `run`, whose labels may differ. The tag
         `mnist1d.copy_of` names the original.
 
         Args:
-            original: run id of the finished run.
+            original: its run id.
             run: the config, equal in all that can change a number.
             parent: the sweep that asks for it.
             name: the copy's name.
         """
-        config = run.flat()
         with self._recording():
             source = self.client.get_run(original)
             own = {COPY_TAG: source.data.tags.get(COPY_TAG, original), PROCESS_TAG: self._process}
             tags = {**source.data.tags, **own, PARENT_TAG: parent, SWEEP_TAG: self._sweeps[parent], RUN_NAME_TAG: name}
-            began, ended = source.info.start_time, source.info.end_time
-            copied = self.client.create_run(self.experiment_id, start_time=began, run_name=name, tags=tags).info
-            self._artifacts[copied.run_id], self._configs[copied.run_id] = copied.artifact_uri, config
-            params = [Param(key, spelled(value)) for key, value in config.items()]
-            metrics = [p for key in source.data.metrics for p in self.client.get_metric_history(original, key)]
-            self.client.log_batch(copied.run_id, params=params, metrics=metrics)
-            if WEIGHTS_TAG in tags:
-                weights = load_weights(original, self.uri)["state_dict"]
-                self.client.set_tag(copied.run_id, WEIGHTS_TAG, self._save_weights(copied.run_id, weights))
-            self.client.set_terminated(copied.run_id, "FINISHED", end_time=ended)
-        return copied.run_id
+            tags.pop(KEY_TAG, None)
+            new = self._new(name, tags, run.flat()) | {"started": source.info.start_time}
+            copied = self._writer.create(**new)
+            weights = fetch(self.client, original) | {"config": run.flat()} if WEIGHTS_TAG in tags else None
+            rows, ended = self._writer.history(source), source.info.end_time
+            self._writer.finish(copied, rows=rows, tags={}, status=source.info.status, ended=ended, weights=weights)
+        return copied
 
     def log(self, run_id: str, rows: Iterable[tuple[str, int, float]]) -> None:
         """Take metrics as (name, optimiser step, value); they are written in batches.
@@ -205,19 +218,17 @@ class Recorder:
         """
         buffer, now = self._rows.setdefault(run_id, []), _now()
         for name, step, value in rows:
-            buffer.append(_metric(name, value, now, step))
+            buffer.append(_row(name, value, now, step))
             self._last_step[run_id] = max(step, self._last_step.get(run_id, 0))
         if time.monotonic() - self._flushed >= self._flush_seconds:
             self.flush()
         elif len(buffer) >= self._flush_rows:
-            with self._recording():
-                self._write(run_id)
+            self._write(run_id)
 
     def flush(self) -> None:
         """Write what is buffered. On an error it stays buffered; a value written twice counts once."""
-        with self._recording():
-            for run_id in list(self._rows):
-                self._write(run_id)
+        for run_id in list(self._rows):
+            self._write(run_id)
         self._flushed = time.monotonic()
 
     def finish(
@@ -229,6 +240,7 @@ class Recorder:
         reason: str | None,
         weights: Mapping[str, Tensor] | None,
         resources: Mapping[str, float],
+        diverged: bool = False,
     ) -> None:
         """Write what is left of a run and end it.
 
@@ -239,32 +251,29 @@ class Recorder:
             reason: why the run did not finish, as tag `mnist1d.reason`.
             weights: one member's parameters by name, saved as artifact `weights.pt`, its SHA-256 as a tag.
             resources: `wall_seconds` and the like, as metrics `time/wall_seconds`.
+            diverged: the reason is that a value stopped being finite.
         """
         step, now = self._last_step.get(run_id, 0), _now()
         ends = {**final, **{f"time/{name}": value for name, value in resources.items()}}
-        self._rows.setdefault(run_id, []).extend(_metric(k, value, now, step) for k, value in ends.items())
-        tags = {REASON_TAG: reason[:REASON_LENGTH]} if reason else {}
-        with self._recording():
-            if weights is not None:
-                tags[WEIGHTS_TAG] = self._save_weights(run_id, weights)
-            self._write(run_id, tags)
-            self.client.set_terminated(run_id, status)
-        for known in (self._configs, self._artifacts, self._last_step):
+        self._rows.setdefault(run_id, []).extend(_row(key, value, now, step) for key, value in ends.items())
+        ending: dict[str, Any] = {
+            "rows": self._rows[run_id],
+            "tags": _tags(reason, diverged),
+            "status": status,
+            "ended": now,
+        }
+        self._do(run_id, "finish", None if weights is None else self._checkpoint(run_id, weights), **ending)
+        for known in (self._rows, self._configs, self._last_step):
             known.pop(run_id, None)
 
     def close_sweep(self, parent: str, rows: Sequence[summary.Row], status: Status) -> None:
         """Write a sweep's summary as summary.csv, .md and .json and as metrics of the parent run, and end it.
 
-        The metrics are those of `summary.as_metrics`: `mean/test/acc_final/hidden 50` and so on.
+        The metrics are those of `summary.as_metrics`: `mean/test/acc_final/hidden 50` and so on. While the store is
+        away the summary waits, and is then made from all runs of the sweep.
         """
         self.flush()
-        metrics = [_metric(key, value, _now(), 0) for key, value in summary.as_metrics(rows).items()]
-        tables = {"csv": summary.as_csv, "md": summary.as_markdown, "json": summary.as_json}
-        with self._recording():
-            for ending, write in tables.items():
-                self.client.log_text(parent, write(rows), f"summary.{ending}")
-            self.client.log_batch(parent, metrics=metrics)
-            self.client.set_terminated(parent, status)
+        self._do(parent, "close", status=status, ended=_now(), later={"rows": rows})
 
     def rows(self, parent: str) -> list[summary.Row]:
         """Mean, interval and n of every setting of a sweep, from all its runs in the store.
@@ -272,64 +281,113 @@ class Recorder:
         From the store, because the runs of one sweep may have been trained by several processes or calls. Of runs
         with equal fingerprints, which are the same run trained again, the newest FINISHED one counts, or the newest
         if none finished.
+
+        Raises:
+            StoreAway: nothing can be read; then runs may be kept in the spool.
         """
-        counted: dict[str, Run] = {}
-        for run in self._children(parent):
-            key = run.data.tags.get(FINGERPRINT_TAG, run.info.run_id)
-            if _finished(run) or key not in counted or not _finished(counted[key]):
-                counted[key] = run
-        runs = counted.values()
-        flats = [{key: summary.typed(text) for key, text in run.data.params.items()} for run in runs]
-        results = [summary.finals(run.data.metrics) if _finished(run) else None for run in runs]
-        return summary.summarise(flats, results)
-
-    def finished(self, parent: str) -> set[str]:
-        """Fingerprints of the finished runs of a sweep."""
+        if self._away and not self._resumed():
+            raise self._away
         with self._recording():
-            return {run.data.tags.get(FINGERPRINT_TAG, "") for run in self._children(parent) if _finished(run)}
+            return self._writer.settings(parent)
 
-    def _children(self, parent: str) -> Iterator[Run]:
-        """All runs of a sweep, oldest first."""
-        return reversed(self._search(f"tags.`{PARENT_TAG}` = '{parent}'"))
+    def done(self, parent: str) -> set[str]:
+        """Fingerprints of the runs of a sweep that finished or diverged."""
+        with self._recording():
+            children = self._writer.children(parent)
+            ended = (run for run in children if finished(run) or DIVERGED_TAG in run.data.tags)
+            return {run.data.tags.get(FINGERPRINT_TAG, "") for run in ended}
 
-    def _search(self, *conditions: str, most: int | None = None) -> list[Run]:
-        """Runs that meet all conditions, newest first."""
-        asked, page = " and ".join(filter(None, conditions)), None
-        runs: list[Run] = []
-        while page != "" and (most is None or len(runs) < most):
-            found = self.client.search_runs(
-                [self.experiment_id], asked, max_results=most or 1000, order_by=["start_time DESC"], page_token=page
-            )
-            runs += found
-            page = found.token or ""
-        return runs
+    @property
+    def kept(self) -> int:
+        """How many runs of this process are in the spool, because the store is away."""
+        return self._spool.runs if self._spool else 0
 
-    def _create(self, name: str, tags: Mapping[str, str]) -> str:
-        # always with a name: MLflow would make one up from the global random generator
-        tags = {**provenance.tags(), PROCESS_TAG: self._process, **tags}
-        run = self.client.create_run(self.experiment_id, run_name=name or "run", tags=tags)
-        self._artifacts[run.info.run_id] = run.info.artifact_uri
-        return run.info.run_id
+    def close(self) -> None:
+        """Leave what is kept to others."""
+        if self._spool:
+            self._spool.close()
 
-    def _write(self, run_id: str, tags: Mapping[str, str] | None = None) -> None:
-        rows = self._rows.get(run_id, [])
-        run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
-        self.client.log_batch(run_id, metrics=rows, tags=run_tags)
-        self._rows.pop(run_id, None)
+    def catch_up(self) -> Recorded:
+        """Record what other processes kept while the store was away, and have ended since."""
+        total = Recorded()
+        with abandoned(self.uri, self._experiment) as folders:
+            for folder in folders:
+                done = record(folder, self._writer, {})
+                total = Recorded(total.runs + done.runs, {**total.refused, **done.refused})
+        return total
 
-    def _save_weights(self, run_id: str, weights: Mapping[str, Tensor]) -> str:
-        """Save the artifact and return its SHA-256."""
-        import torch
+    def _write(self, run_id: str) -> None:
+        self._do(run_id, "log", rows=self._rows[run_id])
+        del self._rows[run_id]
 
+    def _do(
+        self,
+        run: str,
+        do: str,
+        weights: Checkpoint | None = None,
+        later: Mapping[str, Any] | None = None,
+        **values: Any,
+    ) -> str | None:
+        """Have something written: into the store or, while it is away, into the spool.
+
+        Args:
+            run: MLflow's id, or our own name for a run.
+            do: a method of `Writer`.
+            weights: its argument of that name.
+            later: arguments that it finds for itself where it is called later.
+            values: its other arguments.
+
+        Returns:
+            MLflow's id, if there is one by now.
+        """
+        if self._away is None:
+            try:
+                own = {"weights": weights} if weights is not None else {}
+                return self._written(run, do, {**values, **own, **(later or {})})
+            except StoreAway as error:
+                if self._spool is None:
+                    raise
+                self._away, self._warned, self._tried = error, False, -inf
+        assert self._spool is not None
+        with explained(self.uri, f"keeping a run in {self._spool.folder}", "Nothing more can be recorded."):
+            self._spool.append(run, do, weights, **values)
+        if time.monotonic() - self._tried >= RETRY_SECONDS:
+            self._resumed()
+        return self._ids.get(run)
+
+    def _written(self, run: str, do: str, values: Mapping[str, Any]) -> str:
+        with self._recording():
+            if do == "create":
+                return self._writer.create(**values)
+            run_id = self._ids.get(run, run)
+            getattr(self._writer, do)(run_id, **values)
+            return run_id
+
+    def _resumed(self) -> bool:
+        """Whether the store is back and has all that was kept."""
+        assert self._spool is not None
+        try:
+            with self._recording():
+                reachable(self.uri, create=False)
+            self._spool.record(self._writer, self._ids)
+        except StoreAway as error:
+            self._warn(f"{error}\n  Training goes on. Runs are kept in {self._spool.folder} until it is back.")
+            self._tried = time.monotonic()
+            return False
+        if self._warned:
+            log.warning("tracking store %s is back: the runs that were kept are recorded", without_password(self.uri))
+        self._away = None
+        return True
+
+    def _warn(self, text: str) -> None:
+        if not self._warned:
+            log.warning("%s", text)
+        self._warned = True
+
+    def _checkpoint(self, run_id: str, weights: Mapping[str, Tensor]) -> Checkpoint:
         # a member is a view into its stack, and saving a view would save the whole stack
         state = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-        checkpoint = Checkpoint(state_dict=state, run_id=run_id, config=self._configs.get(run_id, {}))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / WEIGHTS
-            torch.save(checkpoint, path)
-            # not client.log_artifact, which first reads the whole run back (3 ms)
-            get_artifact_repository(self._artifacts[run_id], self.uri).log_artifact(str(path))
-            return hashlib.sha256(path.read_bytes()).hexdigest()
+        return Checkpoint(state_dict=state, run_id=run_id, config=self._configs.get(run_id, {}))
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
@@ -337,17 +395,18 @@ class Recorder:
             yield
 
 
+def _tags(reason: str | None, diverged: bool) -> dict[str, str]:
+    tags = {REASON_TAG: reason[:REASON_LENGTH]} if reason else {}
+    return tags | ({DIVERGED_TAG: "true"} if diverged else {})
+
+
 def _quoted(text: str) -> str:
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 
-def _finished(run: Run) -> bool:
-    return run.info.status == "FINISHED"
-
-
-def _metric(name: str, value: float, timestamp: int, step: int) -> Metric:
+def _row(name: str, value: float, timestamp: int, step: int) -> Row:
     number = float(value)
-    return Metric(name, number if isfinite(number) else nan, timestamp, step)
+    return name, number if isfinite(number) else nan, timestamp, step
 
 
 def _now() -> int:

@@ -7,11 +7,12 @@ sweep writes. A crash of the process loses nothing; a power cut may lose the las
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -19,9 +20,10 @@ import requests
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from mnist1d.events import NotTaken
 
@@ -29,15 +31,20 @@ REACH_SECONDS = 3.0
 """How long a server may take to answer the first knock."""
 LOCK_SECONDS = 60.0
 """How long to wait while other processes create the store, which takes one to two seconds each."""
-DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+DATABASES = ("postgresql", "mysql", "mssql")
+DEFAULT_PORTS = {"mysql": 3306, "mssql": 1433}
 
-# The first opening of a store logs every migration as INFO.
-for _name in ("alembic", "mlflow.store.db.utils"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+# The first opening of a store logs every migration as INFO; a database that goes away, a traceback that we explain.
+logging.getLogger("alembic").setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 class TrackingError(NotTaken):
     """The tracking store cannot be used; the message names the URI, what was tried and what to do."""
+
+
+class StoreAway(TrackingError):
+    """A server, or a database on one, cannot be used at the moment: nothing is wrong with what was asked of it."""
 
 
 @contextmanager
@@ -53,8 +60,9 @@ def open_store(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     with explained(uri, "opening it", advice):
         address = reachable(uri, create=True)
         if not address.startswith("sqlite:"):
-            client = client_of(address)
-            return client, _experiment(client, experiment, None)
+            with postgres_lock(address) if address.startswith("postgresql") else nullcontext():
+                client = client_of(address)
+                return client, _experiment(client, experiment, None)
         database = Path(address.removeprefix("sqlite:///"))
         lock = Path(f"{database}.lock")
         lock.open("a").close()  # where this fails FileLock would go on trying, as if another process held the lock
@@ -87,13 +95,39 @@ def reachable(uri: str, *, create: bool) -> str:
         return f"sqlite:///{database_path(uri, create=create)}"
     if scheme in ("http", "https"):
         _knock(uri)
+    elif scheme == "postgresql":
+        uri = with_driver(uri)
+        with _connected(uri):
+            pass
     elif scheme in DEFAULT_PORTS:
         address = (parts.hostname or "localhost", parts.port or DEFAULT_PORTS[scheme])
         socket.create_connection(address, timeout=REACH_SECONDS).close()
     else:
-        kinds = ", ".join(["sqlite:///PATH.db", "http(s)://HOST:PORT", *(f"{kind}://…" for kind in DEFAULT_PORTS)])
+        kinds = ", ".join(["sqlite:///PATH.db", "http(s)://HOST:PORT", *(f"{kind}://…" for kind in DATABASES)])
         raise TrackingError(f"a tracking URI is one of {kinds} (MLflow's plain folders are no longer supported)")
     return uri
+
+
+def with_driver(uri: str) -> str:
+    """`uri`; a plain `postgresql://` means psycopg2, as it did before SQLAlchemy 2.1."""
+    return uri.replace("postgresql://", "postgresql+psycopg2://", 1) if uri.startswith("postgresql://") else uri
+
+
+@contextmanager
+def _connected(uri: str) -> Iterator[Connection]:
+    """A connection of its own to a PostgreSQL database, without MLflow's minutes of retries."""
+    seconds = {"connect_timeout": math.ceil(REACH_SECONDS)}  # libpq's
+    with create_engine(uri, poolclass=NullPool, connect_args=seconds, isolation_level="AUTOCOMMIT").connect() as one:
+        yield one
+
+
+@contextmanager
+def postgres_lock(uri: str) -> Iterator[None]:
+    """While other processes wait; the database lets go of it when this process ends, however it does."""
+    with _connected(with_driver(uri)) as connection:
+        connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS:.0f}s'"))
+        connection.execute(text("SELECT pg_advisory_lock(hashtext('mnist1d'))"))
+        yield
 
 
 def database_path(uri: str, *, create: bool) -> Path:
@@ -165,7 +199,17 @@ def explained(uri: str, attempt: str, advice: str) -> Iterator[None]:
     except (*failures, OSError, ImportError, ValueError) as error:
         cause = str(error) if isinstance(error, TrackingError) else first_line(error)
         message = f"tracking store {without_password(uri)}: {attempt} failed.\n  {cause}\n  {advice}"
-        raise TrackingError(message) from error
+        away = not uri.startswith("sqlite:") and is_away(error)
+        raise (StoreAway if away else TrackingError)(message) from error
+
+
+def is_away(error: Exception) -> bool:
+    """Whether a server, or the database behind it, is to blame rather than what was asked of it."""
+    if isinstance(error, MlflowException):
+        return bool(error.get_http_status_code() >= 500)
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code >= 500
+    return isinstance(error, StoreAway | requests.ConnectionError | requests.Timeout | DBAPIError)
 
 
 def first_line(error: Exception) -> str:

@@ -19,5 +19,9 @@ FORCED_TAG = "mnist1d.forced"
 """Of a sweep: trained although its runs were recorded."""
 COPY_TAG = "mnist1d.copy_of"
 """Of a run that was trained for another sweep: its id there."""
+KEY_TAG = "mnist1d.key"
+"""Of a run on a server: its recorder's own name for it, by which a run that may have been made is found."""
+DIVERGED_TAG = "mnist1d.diverged"
+"""Of a run that failed because a value stopped being finite: "true"; under `trainer.may_diverge` that is a result."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]

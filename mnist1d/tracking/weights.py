@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from mlflow import MlflowClient
+
 from mnist1d.tracking.stores import TrackingError, client_of, explained, first_line, reachable
 
 if TYPE_CHECKING:
@@ -29,15 +31,17 @@ def load_weights(run_id: str, uri: str) -> Checkpoint:
         TrackingError: no such store, run or weights, or the file is another run's.
     """
     advice = "Is the run id right, and did the run finish?"
-    with (
-        explained(uri, f"fetching {WEIGHTS} of run {run_id}", advice),
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        client = client_of(reachable(uri, create=False))
-        checkpoint = _checkpoint(client.download_artifacts(run_id, WEIGHTS, folder))
+    with explained(uri, f"fetching {WEIGHTS} of run {run_id}", advice):
+        checkpoint = fetch(client_of(reachable(uri, create=False)), run_id)
     if checkpoint["run_id"] != run_id:
         raise TrackingError(f"{WEIGHTS} of run {run_id} says that it belongs to run {checkpoint['run_id']}")
     return checkpoint
+
+
+def fetch(client: MlflowClient, run_id: str) -> Checkpoint:
+    """What a run's weights file holds."""
+    with tempfile.TemporaryDirectory() as folder:
+        return read(client.download_artifacts(run_id, WEIGHTS, folder))
 
 
 def find_run(path: str | Path) -> str:
@@ -46,10 +50,22 @@ def find_run(path: str | Path) -> str:
     Raises:
         TrackingError: the file is missing or not one of ours.
     """
-    return _checkpoint(path)["run_id"]
+    return read(path)["run_id"]
 
 
-def _checkpoint(path: str | Path) -> Checkpoint:
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a weights file."""
+    import torch
+
+    torch.save(checkpoint, path)
+
+
+def read(path: str | Path) -> Checkpoint:
+    """What a weights file holds; code in it is not run.
+
+    Raises:
+        TrackingError: the file is missing or not one of ours.
+    """
     import torch
 
     try:

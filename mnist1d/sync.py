@@ -4,8 +4,7 @@ import sys
 
 from mnist1d.config import Tracking
 from mnist1d.terminal import Terminal
-from mnist1d.tracking import Recorder, TrackingError
-from mnist1d.tracking.spool import others
+from mnist1d.tracking import Recorder, TrackingError, spool
 
 
 def record_or_refuse(place: Tracking) -> None:
@@ -15,6 +14,11 @@ def record_or_refuse(place: Tracking) -> None:
         place: the store, and the MLflow experiment in it.
     """
     terminal = Terminal()
+    if not spool.place(place.uri, place.experiment).is_dir():
+        terminal.say("nothing is kept for this store and experiment")
+        for uri in spool.stores():
+            terminal.say(f"something is for another one: {uri} (tracking.uri, tracking.experiment)")
+        return
     try:
         recorder = Recorder(place.uri, place.experiment)
         with recorder.alone():
@@ -25,7 +29,3 @@ def record_or_refuse(place: Tracking) -> None:
         sys.exit(f"train.py: {error}")
     if done.refused:
         sys.exit(1)
-    if not done.runs:
-        terminal.say("nothing is kept for this store and experiment")
-        for uri in others(place.uri, place.experiment):
-            terminal.say(f"something is for another one: {uri} (tracking.uri, tracking.experiment)")

@@ -27,11 +27,7 @@ if TYPE_CHECKING:  # Hydra takes 0.1 s to import: not for those who only want `R
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NO_OUTPUT = {"plan", "sync"}  # true: nothing is trained, so nothing needs a folder
-ONE_VALUE = {
-    "experiment",
-    "profile",
-    "force",
-} | NO_OUTPUT  # an experiment brings its own sweep, the others are about it
+ONE_VALUE = NO_OUTPUT | {"experiment", "profile", "force"}  # an experiment brings its own sweep; others are about it
 FIRST_FILES = 65_536  # bytes: room that Hydra's own files need at least
 MOST_VALUES = 200  # of one key that are looked at, from both ends
 MOST_COMBINATIONS = 10_000  # of all keys; the launcher looks at every job again before it trains any

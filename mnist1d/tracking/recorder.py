@@ -371,7 +371,7 @@ class Recorder:
                 reachable(self.uri, create=False)
             self._spool.record(self._writer, self._ids)
         except StoreAway as error:
-            self._warn(f"{error}\n  Training goes on. Runs are kept in {self._spool.folder} until it is back.")
+            self._warn(f"{error.cause}\n  Training goes on; runs are kept in {self._spool.folder} until it is back.")
             self._tried = time.monotonic()
             return False
         if self._warned:
@@ -381,7 +381,7 @@ class Recorder:
 
     def _warn(self, text: str) -> None:
         if not self._warned:
-            log.warning("%s", text)
+            log.warning("tracking store %s went away: %s", without_password(self.uri), text)
         self._warned = True
 
     def _checkpoint(self, run_id: str, weights: Mapping[str, Tensor]) -> Checkpoint:

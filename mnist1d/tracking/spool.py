@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from mnist1d.tracking.stores import StoreAway, TrackingError, explained, without_password
+from mnist1d.tracking.stores import StoreAway, TrackingError, explained, reachable, without_password
 from mnist1d.tracking.weights import Checkpoint, read, save
 from mnist1d.tracking.writer import Writer
 
@@ -111,10 +111,9 @@ def place(uri: str, experiment: str) -> Path:
     return ROOT / hashlib.sha256(f"{without_password(uri)} {experiment}".encode()).hexdigest()[:16]
 
 
-def others(uri: str, experiment: str) -> list[str]:
-    """URIs, passwords left out, of other stores for which runs are kept here."""
-    stores = {file.parent: file.read_text() for file in ROOT.glob("*/store.txt")}
-    return sorted({text for folder, text in stores.items() if folder != place(uri, experiment)})
+def stores() -> list[str]:
+    """URIs, passwords left out, of the stores for which something is kept."""
+    return sorted({file.read_text() for file in ROOT.glob("*/store.txt")})
 
 
 @contextmanager
@@ -145,21 +144,25 @@ def record(folder: Path, writer: Writer, ids: dict[str, str]) -> Recorded:
     Raises:
         StoreAway: the store is away (again); what was not written yet stays.
     """
-    done = Recorded()
+    done, away = Recorded(), None
     for journal in [*sorted(folder.glob("*.run")), *sorted(folder.glob("*.sweep"))]:
         if journal.suffix == ".sweep" and done.refused:  # its summary would lack runs
             continue
         try:
             with explained(writer.uri, f"recording what {journal} keeps", "Delete that file to give the run up."):
                 _apply(journal, writer, ids)
-        except StoreAway:
-            raise
         except TrackingError as error:
+            if isinstance(error, StoreAway):
+                away = away or error
+                with explained(writer.uri, "recording to it", ""):
+                    reachable(writer.uri, create=False)  # if it is, it may be this run alone that it cannot take
             done.refused[journal] = str(error)
             continue
         journal.unlink()
         journal.with_suffix(".pt").unlink(missing_ok=True)
         done.runs += journal.suffix == ".run"
+    if away and not done.runs:
+        raise away
     _tidy(folder)
     return done
 

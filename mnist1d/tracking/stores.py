@@ -44,7 +44,15 @@ class TrackingError(NotTaken):
 
 
 class StoreAway(TrackingError):
-    """A server, or a database on one, cannot be used at the moment: nothing is wrong with what was asked of it."""
+    """A server, or a database on one, cannot be used at the moment: nothing is wrong with what was asked of it.
+
+    Attributes:
+        cause: the part of the message that says why.
+    """
+
+    def __init__(self, message: str, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 @contextmanager
@@ -52,6 +60,12 @@ def reading(uri: str) -> Iterator[MlflowClient]:
     """A client of a store that is there; whatever goes wrong while it is used becomes a TrackingError."""
     with explained(uri, "reading it", "Set tracking.uri to a store that has runs."):
         yield client_of(reachable(uri, create=False))
+
+
+def opened(uri: str) -> str:
+    """What MLflow is to be given for a store that is there; a TrackingError says that it is not."""
+    with explained(uri, "reading it", "Set tracking.uri to a store that has runs."):
+        return reachable(uri, create=False)
 
 
 def open_store(uri: str, experiment: str) -> tuple[MlflowClient, str]:
@@ -62,7 +76,8 @@ def open_store(uri: str, experiment: str) -> tuple[MlflowClient, str]:
         if not address.startswith("sqlite:"):
             with postgres_lock(address) if address.startswith("postgresql") else nullcontext():
                 client = client_of(address)
-                return client, _experiment(client, experiment, None)
+                ours = None if address.startswith("http") else Path("mlruns/artifacts").absolute().as_uri()
+                return client, _experiment(client, experiment, ours)  # a server has a place of its own for artifacts
         database = Path(address.removeprefix("sqlite:///"))
         lock = Path(f"{database}.lock")
         lock.open("a").close()  # where this fails FileLock would go on trying, as if another process held the lock
@@ -199,8 +214,9 @@ def explained(uri: str, attempt: str, advice: str) -> Iterator[None]:
     except (*failures, OSError, ImportError, ValueError) as error:
         cause = str(error) if isinstance(error, TrackingError) else first_line(error)
         message = f"tracking store {without_password(uri)}: {attempt} failed.\n  {cause}\n  {advice}"
-        away = not uri.startswith("sqlite:") and is_away(error)
-        raise (StoreAway if away else TrackingError)(message) from error
+        if uri.startswith("sqlite:") or not is_away(error):
+            raise TrackingError(message) from error
+        raise StoreAway(message, cause) from error
 
 
 def is_away(error: Exception) -> bool:

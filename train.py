@@ -26,6 +26,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 failures: list[str] = []
 """Names of the runs that failed in this process; the program then ends with exit status 1."""
+kept: list[int] = []
+"""How many runs of each sweep are not recorded but kept, since the store went away; then with exit status 3."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -36,6 +38,11 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     """
     configs = config if isinstance(config, list) else [config]
     runs = parse_or_refuse(configs)  # every fault is known before torch is imported, which takes seconds
+    if runs[0].sync:
+        from mnist1d.sync import record_or_refuse
+
+        record_or_refuse(runs[0].tracking)
+        return [math.nan] * len(runs) if isinstance(config, list) else math.nan
 
     from mnist1d.data.download import fetch_or_refuse
 
@@ -66,6 +73,7 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     except (TrackingError, StoreError) as error:
         sys.exit(f"train.py: {error}")
     failures.extend(sweep.failures)
+    kept.append(sweep.kept)
     return sweep.objective if isinstance(config, list) else sweep.objective[0]
 
 
@@ -74,4 +82,4 @@ if __name__ == "__main__":
     check(sys.argv[1:])  # all faults of the command line together, in under a second
     with no_folders_for_a_plan(sys.argv):
         main()
-    sys.exit(1 if failures else 0)
+    sys.exit(1 if failures else 3 if any(kept) else 0)

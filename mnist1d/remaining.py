@@ -16,14 +16,14 @@ from mnist1d.analysis.read import FINGERPRINT, SWEEP, read_runs
 from mnist1d.config import Run
 from mnist1d.plan import Stack, fingerprint
 from mnist1d.resume import checkpoint_path
-from mnist1d.tracking import COPY_TAG
+from mnist1d.tracking import COPY_TAG, DIVERGED_TAG, REASON_TAG
 
 GIT, VERSIONS = "mnist1d.git", "mnist1d.versions"
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished run in the store.
+    """A run in the store that need not be trained.
 
     Attributes:
         run_id: MLflow's id.
@@ -32,6 +32,7 @@ class Recorded:
         finals: its final metrics.
         code: the state of the code and the versions it was trained with.
         copied: whether it was trained for another sweep and copied into this one.
+        failure: why it has no final metrics: it diverged, as it was free to.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class Recorded:
     finals: dict[str, float]
     code: tuple[str, str]
     copied: bool
+    failure: str | None = None
 
     @property
     def of_this_code(self) -> bool:
@@ -49,14 +51,22 @@ class Recorded:
 
 
 def recorded(runs: Iterable[Run]) -> dict[str, Recorded]:
-    """Finished runs in the store of `runs` that equal one of them, by fingerprint; the newest of each.
+    """Runs in the store of `runs` that equal one of them, by fingerprint; the newest of each.
+
+    They have finished, or diverged where `trainer.may_diverge` makes that a result.
 
     Nothing is written, and a local store that does not exist is not made. Raises `analysis.read.StoreError`.
     """
     by_print = {fingerprint(run): run for run in runs}
     place = next(iter(by_print.values())).tracking
-    found = read_runs(place.uri, folder=place.experiment, fingerprints=tuple(by_print)).finished
-    return {row[FINGERPRINT]: _recorded(row) for _, row in found.iterrows()}
+    found = read_runs(place.uri, folder=place.experiment, fingerprints=tuple(by_print)).table
+    rows = [row for _, row in found.iterrows() if row["status"] == "FINISHED" or _may(row, by_print[row[FINGERPRINT]])]
+    return {row[FINGERPRINT]: _recorded(row) for row in rows}
+
+
+def _may(row: pd.Series, run: Run) -> bool:
+    """Whether a run that failed is a result for who asks for `run`."""
+    return run.trainer.may_diverge and row.get(DIVERGED_TAG) == "true"
 
 
 def _recorded(row: pd.Series) -> Recorded:
@@ -66,7 +76,8 @@ def _recorded(row: pd.Series) -> Recorded:
     numbers = {str(key): value for key, value in row.items() if isinstance(value, float)}
     finals = {key: value for key, value in summary.finals(numbers).items() if value == value}
     code = (text(GIT), text(VERSIONS))
-    return Recorded(row["run_id"], row["name"], text(SWEEP) or None, finals, code, bool(text(COPY_TAG)))
+    failure = None if row["status"] == "FINISHED" else text(REASON_TAG)
+    return Recorded(row["run_id"], row["name"], text(SWEEP) or None, finals, code, bool(text(COPY_TAG)), failure)
 
 
 def left(stack: Stack, known: Mapping[int, Recorded], sweep: str | None = None) -> Stack | None:

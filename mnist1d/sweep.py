@@ -4,7 +4,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from hydra.conf import HydraConf
@@ -19,7 +19,7 @@ from mnist1d.plan import Stack, digest, fingerprint, plan
 from mnist1d.remaining import Recorded
 from mnist1d.resume import checkpoint_path
 from mnist1d.terminal import Progress, Terminal
-from mnist1d.tracking import FINGERPRINT_TAG, SWEEP_TAG, Recorder, Status, TrackingError
+from mnist1d.tracking import FINGERPRINT_TAG, SWEEP_TAG, Recorder, Status, StoreAway, TrackingError
 
 OBJECTIVE = "test/acc_final"
 """The metric that Hydra's sweepers see."""
@@ -42,6 +42,7 @@ class Sweep:
         recorded: runs that were in the store before, by their places.
         objective: `test/acc_final` by run, nan while unknown or failed.
         failures: names of the runs that failed, but for those that were free to diverge and did.
+        kept: how many runs are not recorded but kept, because the store went away; known once the context is left.
 
     Raises:
         TrackingError: on entering, if the store cannot be used, or another process is training some of the runs.
@@ -55,6 +56,7 @@ class Sweep:
         self.prints = [fingerprint(run) for run in runs]
         self.stacks = plan(runs, cost.most_members(runs))
         self.recorded: dict[int, Recorded] = {}
+        self.kept = 0
         self.results: list[dict[str, float] | None] = [None] * len(runs)
         self._many = hydra.mode == RunMode.MULTIRUN
         self._reasons: dict[int, str] = {}  # why a run has no result
@@ -89,6 +91,7 @@ class Sweep:
         place = self.runs[0].tracking
         self._recorder = Recorder(place.uri, place.experiment)
         with self._recorder.alone():  # of two equal commands at once one claims the runs, and the other sees it
+            self._catch_up()
             copies = self._take_stock()
         try:
             self._announce()
@@ -102,6 +105,11 @@ class Sweep:
             raise
         return self
 
+    def _catch_up(self) -> None:
+        """Record what an earlier process could not, so that it counts."""
+        done = self._recorder.catch_up()
+        self._terminal.caught_up(done.runs, list(done.refused.values()))
+
     def _take_stock(self) -> list[int]:
         """See what the store has and claim the rest; what is left of `stacks` stays.
 
@@ -109,13 +117,17 @@ class Sweep:
         """
         forced, identity = self.runs[0].force, digest([sorted(self.prints), *self._labels])
         sweep = self._recorder.find_sweep(self._folder, identity, forced=forced) if self._many else None
-        own = self._recorder.finished(sweep.info.run_id) if sweep else set()
+        own = self._recorder.done(sweep.info.run_id) if sweep else set()
         known = remaining.recorded(self.runs)
         if forced:  # what was recorded before does not count, what this sweep recorded before it was cut off does
             known = {print_: run for print_, run in known.items() if print_ in own}
         self.recorded = remaining.by_index(self.prints, known)
         for index, run in self.recorded.items():
-            self.results[index] = run.finals
+            if run.failure is None:
+                self.results[index] = run.finals
+            else:
+                self._reasons[index] = run.failure
+                self._diverged.add(index)
         missing = [print_ for print_ in self.prints if print_ not in known]
         self._terminal.orphans(self._recorder.clear(missing))
         key = self._folder if sweep is None else sweep.data.tags[SWEEP_TAG]
@@ -175,10 +187,13 @@ class Sweep:
             self._end(index, "KILLED", f"interrupted by {error or 'the end of the sweep'}")
         rows = summary.summarise(self.flats, self.results)
         if self._parent is not None:
-            rows = self._recorder.rows(self._parent)  # of all jobs of the command line, also of earlier calls
+            with suppress(StoreAway):
+                rows = self._recorder.rows(self._parent)  # of all jobs of the command line, also of earlier calls
             status: Status = "KILLED" if kind else "FAILED" if self._failed else "FINISHED"
             if not self._written:
                 self._recorder.close_sweep(self._parent, rows, status)
+        self.kept = self._recorder.kept
+        self._recorder.close()
         self._show(rows)
 
     def take(self, event: Event) -> None:
@@ -244,7 +259,7 @@ class Sweep:
             if member.failure is not None:
                 if self.runs[index].trainer.may_diverge:
                     self._diverged.add(index)
-                self._end(index, "FAILED", member.failure, resources)
+                self._end(index, "FAILED", member.failure, resources, diverged=True)
             else:
                 self.results[index] = member.finals
                 self._end(index, "FINISHED", None, resources, member.finals, member.weights)
@@ -271,6 +286,7 @@ class Sweep:
         resources: Mapping[str, float] | None = None,
         final: Mapping[str, float] | None = None,
         weights: Mapping[str, Tensor] | None = None,
+        diverged: bool = False,
     ) -> None:
         if reason is not None:
             self._reasons[index] = reason
@@ -282,6 +298,7 @@ class Sweep:
             reason=reason,
             weights=weights,
             resources=resources or {},
+            diverged=diverged,
         )
         self._progress.finished()
 
@@ -292,6 +309,7 @@ class Sweep:
         name = self._title if self._parent else self.recorded[0].name if self.recorded else self.names[0]
         place = self.runs[0].tracking
         self._terminal.where(uri=place.uri, experiment=place.experiment, sweep=name, commands=self._next_commands())
+        self._terminal.kept(self.kept, self._sync_command())
 
     def _next_commands(self) -> list[str]:
         """What one would type next: after a failure or an interruption the same again, which trains what is missing;
@@ -305,6 +323,11 @@ class Sweep:
             more = [text for text in asked if not text.startswith("seed=")]
             return [shlex.join(["python", "train.py", "-m", *more, "seed=range(20)"])]
         return []
+
+    def _sync_command(self) -> str:
+        """Records what is kept, and trains nothing."""
+        place = [text for text in self.hydra.overrides.task if text.startswith("tracking.")]
+        return shlex.join(["python", "train.py", "sync=true", *place])
 
     def _swept_keys(self) -> list[str]:
         """Keys that tell the runs apart; for a run trained alone, those that its command line sets."""

@@ -150,6 +150,26 @@ class Terminal:
             why = "each is FAILED with its step, and a result (trainer.may_diverge)"
             self.say(f"{_count(runs, 'run')} diverged, as expected here: {why}")
 
+    def caught_up(self, runs: int, refused: Sequence[str] = ()) -> None:
+        """Runs that were kept while the store was away are recorded now, and why others could not be; nothing if none.
+
+        Args:
+            runs: how many are.
+            refused: for each that could not be, the reason.
+        """
+        if runs:
+            self.say(f"{_count(runs, 'run')} that {_was(runs)} kept while the store was away {_are(runs)} recorded now")
+        for reason in refused[:MOST_FAILURES]:
+            self.say(reason, style="bold red")
+
+    def kept(self, runs: int, command: str) -> None:
+        """How many runs are not recorded but kept on disk, and what records them; nothing if there are none."""
+        if runs:
+            line = f"{_count(runs, 'run')} {_are(runs)} kept on disk and not recorded yet, for the store is away."
+            self.say(line, style="bold red")
+            self.say(f"Once it is back, the next start records {'it' if runs == 1 else 'them'}, or")
+            self.say(f"{'':<12} {command}")
+
     def where(self, *, uri: str, experiment: str, sweep: str, commands: Sequence[str] = ()) -> None:
         """Where to look and what to do next.
 
@@ -398,6 +418,10 @@ def _count(number: int, noun: str) -> str:
 
 def _are(number: int) -> str:
     return "is" if number == 1 else "are"
+
+
+def _was(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _short(number: float) -> str:

@@ -70,7 +70,9 @@ def test_every_option_composes_and_passes_the_schema(file: Path, composer: Compo
     section = base.raw.get(file.parent.name)
     if isinstance(section, dict) and "name" in section:
         assert section["name"] == file.stem
-    assert set(run.flat()) == {k for k in base.keys if not k.startswith(("tracking", "profiles", "force", "plan"))}
+    assert set(run.flat()) == {
+        k for k in base.keys if not k.startswith(("tracking", "profiles", "force", "plan", "sync"))
+    }
 
 
 def test_schema_and_files_have_the_same_keys(composer: Composer) -> None:

@@ -119,7 +119,7 @@ NUMBERS = {
 
 LABELLED = """trainer.accelerator=cpu trainer.memory=1 trainer.stack=2 trainer.threads=1 trainer.checkpoint_seconds=1
     trainer.may_diverge=true
-    tracking.uri=sqlite:///x.db tracking.experiment=other force=true plan=true
+    tracking.uri=sqlite:///x.db tracking.experiment=other force=true plan=true sync=true
     hydra.run.dir=elsewhere hydra/launcher=basic"""
 """Changes of where, how and why a run is trained, how it is shown and where it is recorded."""
 
@@ -165,6 +165,7 @@ def test_every_key_of_the_schema_is_in_one_of_the_two_lists() -> None:
     assert {key for key in labels if not key.startswith(("tracking", "hydra"))} - {
         "force",
         "plan",
+        "sync",
     } == LABELS - of_experiments
 
 

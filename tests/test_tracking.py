@@ -22,9 +22,9 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mnist1d import provenance, summary, tracking
+from mnist1d import provenance, summary
 from mnist1d.analysis.intervals import t_interval
-from mnist1d.tracking import Recorder, Status, TrackingError, find_run, load_weights
+from mnist1d.tracking import Recorder, Status, TrackingError, find_run, load_weights, stores
 
 EXPERIMENT = "mnist1d"
 ENDING: dict[str, Any] = {"final": {}, "reason": None, "weights": None, "resources": {}}
@@ -367,7 +367,7 @@ def test_a_server_that_is_not_mlflow_is_refused(web_server: str, monkeypatch: py
 
 
 def test_a_server_that_never_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "REACH_SECONDS", 0.3)
+    monkeypatch.setattr(stores, "REACH_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         message = refused(f"http://me:secret@127.0.0.1:{silent.getsockname()[1]}")
     assert "timed out" in message

@@ -261,13 +261,18 @@ def _client(uri: str) -> Iterator[MlflowClient]:
     """A client of the store; what goes wrong while it is used becomes a StoreError."""
     if uri.startswith("http"):
         _check_server(uri)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by mlflow at import
+    from mnist1d.tracking import TrackingError, stores  # before mlflow, which it tells to stay quiet
+
+    try:
+        address = uri if uri.startswith("http") else stores.opened(uri)
+    except TrackingError as error:
+        raise StoreError(str(error)) from error
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        yield MlflowClient(uri)
+        yield MlflowClient(address)
     except (MlflowException, SQLAlchemyError) as error:
         raise StoreError(f"cannot read runs from {uri}: {str(error).splitlines()[0]}") from error
 

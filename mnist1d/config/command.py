@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # Hydra takes 0.1 s to import: not for those who only want `R
     from mnist1d.compose import Base, Composer
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-ONE_VALUE = {"experiment", "profile", "force", "plan"}  # an experiment brings its own sweep, the others are about it
+NO_OUTPUT = {"plan", "sync"}  # true: nothing is trained, so nothing needs a folder
+ONE_VALUE = NO_OUTPUT | {"experiment", "profile", "force"}  # an experiment brings its own sweep; others are about it
 FIRST_FILES = 65_536  # bytes: room that Hydra's own files need at least
 MOST_VALUES = 200  # of one key that are looked at, from both ends
 MOST_COMBINATIONS = 10_000  # of all keys; the launcher looks at every job again before it trains any
@@ -110,8 +111,8 @@ def contradictions(overrides: "Iterable[Override]") -> Iterator[Fault]:
 
 @contextmanager
 def no_folders_for_a_plan(argv: list[str]) -> Iterator[None]:
-    """Where a sound command line asks for plan=true, send Hydra's output to a folder that is gone afterwards."""
-    if not any(override.key_or_group == "plan" and override.value() is True for override in read(argv[1:])[0]):
+    """Where a sound command line asks for plan=true or sync=true, Hydra's output folder is gone afterwards."""
+    if not any(override.key_or_group in NO_OUTPUT and override.value() is True for override in read(argv[1:])[0]):
         yield
         return
     with TemporaryDirectory() as folder:
@@ -192,7 +193,7 @@ class Examination:
         else:
             self.found += [_not_swept(setting) for setting in typed if setting.swept and setting.key not in ONE_VALUE]
             self._examine_jobs(typed)
-        if not any(setting.key == "plan" and setting.values[0][1] is True for setting in typed):
+        if not any(setting.key in NO_OUTPUT and setting.values[0][1] is True for setting in typed):
             self.found += _unwritable(master, "sweep" if multirun else "run")
 
     def _is_sound(self, override: "Override") -> bool:

@@ -378,6 +378,7 @@ class Run(Section):
     profiles: dict[str, dict[str, Any]] = Field(description="what each profile means, set by the experiment")
     force: bool = Field(description="train runs that are recorded already once more")
     plan: bool = Field(description="show what would run, and train nothing")
+    sync: bool = Field(description="record what was kept while a server was away, and train nothing")
     task: Annotated[
         Classification | Lottery | Contrastive | MetalearnLr | MetalearnActivation, Field(discriminator="name")
     ]
@@ -389,8 +390,8 @@ class Run(Section):
 
     def flat(self) -> dict[str, Any]:
         """Dotted key -> plain value (numbers, text, lists) of all keys that describe the run itself: without
-        `tracking`, `profiles`, `force` and `plan`."""
-        asides = {"tracking", "profiles", "force", "plan"}
+        `tracking`, `profiles`, `force`, `plan` and `sync`."""
+        asides = {"tracking", "profiles", "force", "plan", "sync"}
         return dict(_flatten(self.model_dump(by_alias=True, exclude=asides)))
 
     @property

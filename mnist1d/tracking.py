@@ -357,8 +357,10 @@ class Recorder:
             self.client.log_batch(parent, metrics=metrics)
             self.client.set_terminated(parent, status)
 
-    def rows(self, parent: str) -> list[summary.Row]:
+    def rows(self, parent: str, prints: Sequence[str] = ()) -> list[summary.Row]:
         """Mean, interval and n of every setting of a sweep, from all its runs in the store.
+
+        In the order of their fingerprints in `prints`; those of others after them, oldest first.
 
         From the store, because the runs of one sweep may have been trained by several processes or calls. Of runs
         with equal fingerprints, which are the same run trained again, the newest FINISHED one counts, or the newest
@@ -369,7 +371,8 @@ class Recorder:
             key = run.data.tags.get(FINGERPRINT_TAG, run.info.run_id)
             if _finished(run) or key not in counted or not _finished(counted[key]):
                 counted[key] = run
-        runs = counted.values()
+        places = {print_: place for place, print_ in enumerate(prints)}
+        runs = [counted[key] for key in sorted(counted, key=lambda key: places.get(key, len(places)))]
         flats = [{key: summary.typed(text) for key, text in run.data.params.items()} for run in runs]
         results = [summary.finals(run.data.metrics) if _finished(run) else None for run in runs]
         return summary.summarise(flats, results)

@@ -11,6 +11,7 @@ import gc
 import math
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -47,9 +48,10 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     from mnist1d.data.download import fetch_or_refuse
 
     fetch_or_refuse(run.data.name for run in runs)
-    execute = executors.chosen(HydraConfig.get().launcher)
+    hydra = HydraConfig.get()
+    execute = executors.chosen(hydra.launcher, Path(hydra.runtime.output_dir))
     if not runs[0].plan:
-        execute.warm_up(len(runs))  # worker processes import meanwhile what is imported here
+        executors.warm_up_or_refuse(execute, runs)  # worker processes import meanwhile what is imported here
 
     gc.disable()  # a quarter of the time that torch, Lightning and MLflow take to import is garbage collection
     from mnist1d import hardware
@@ -63,14 +65,14 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     gc.enable()
     quiet()
     runs = settle_or_refuse(runs)
-    hardware.share(execute.workers)
+    hardware.allow(execute.cpus)
     if runs[0].plan:
         show(runs, execute.workers)
         return [math.nan] * len(runs) if isinstance(config, list) else math.nan
     try:
-        with Sweep(runs, HydraConfig.get(), execute.workers) as sweep:
+        with Sweep(runs, hydra, execute.workers) as sweep:
             execute(sweep.stacks, sweep.take)  # every stack to mnist1d.fit.train, every event of it to the sweep
-    except (TrackingError, StoreError) as error:
+    except (TrackingError, StoreError, executors.Unavailable) as error:
         sys.exit(f"train.py: {error}")
     failures.extend(sweep.failures)
     kept.append(sweep.kept)

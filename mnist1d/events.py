@@ -68,6 +68,13 @@ class Trained(Event):
 
 
 @dataclass(frozen=True)
+class Warned(Event):
+    """Whoever trains them, elsewhere, had to warn of something."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Repeated(Event):
     """The process that trained these was lost, for this reason; they are trained once more."""
 

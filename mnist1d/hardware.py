@@ -5,18 +5,18 @@ import torch
 from mnist1d.config.schema import Trainer
 from mnist1d.provenance import cores
 
-_sharers = 1
+_allowed: int | None = None
 
 
-def share(processes: int) -> None:
-    """From now on this process has one of so many equal shares of the cores."""
-    global _sharers
-    _sharers = processes
+def allow(count: int | None) -> None:
+    """From now on fits of this process have so many threads, None for one on each core, unless they say otherwise."""
+    global _allowed
+    _allowed = count
 
 
 def threads(settings: Trainer) -> int:
     """CPU threads of a fit."""
-    return settings.threads or max(1, cores() // _sharers)
+    return settings.threads or _allowed or cores()
 
 
 def use(settings: Trainer) -> None:

@@ -46,7 +46,7 @@ def show(runs: Sequence[Run], workers: int = 1) -> None:
         steps=sum(len(fit.stack) * fit.steps for fit in fits),
         where=runs[0].tracking.uri,
         seconds=cost.elapsed(seconds, workers) if len(seconds) == len(fits) else None,
-        workers=workers,
+        workers=min(workers, len(fits)),
     )
     terminal.recorded(len(known), len(runs), [run.code[0] for run in known.values() if not run.of_this_code])
     swept = [key for key in summary.swept_keys(flats) if key not in summary.SEEDS]

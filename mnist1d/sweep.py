@@ -1,5 +1,6 @@
 """A sweep from plan to summary: names, records and shows what the fits measure."""
 
+import logging
 import math
 import shlex
 from collections import Counter
@@ -14,12 +15,14 @@ from torch import Tensor
 
 from mnist1d import cost, remaining, summary
 from mnist1d.config import Run
-from mnist1d.events import Begun, Event, Failed, GoesOn, Measured, Repeated, Trained
+from mnist1d.events import Begun, Event, Failed, GoesOn, Measured, Repeated, Trained, Warned
 from mnist1d.plan import Stack, digest, fingerprint, plan
 from mnist1d.remaining import Recorded
 from mnist1d.resume import checkpoint_path
 from mnist1d.terminal import Progress, Terminal
 from mnist1d.tracking import FINGERPRINT_TAG, SWEEP_TAG, Recorder, Status, StoreAway, TrackingError
+
+log = logging.getLogger(__name__)
 
 OBJECTIVE = "test/acc_final"
 """The metric that Hydra's sweepers see."""
@@ -164,7 +167,7 @@ class Sweep:
             steps=_steps(self.stacks),
             where=self.runs[0].tracking.uri,
             seconds=None if seconds is None else cost.elapsed(seconds, self.workers),
-            workers=self.workers,
+            workers=min(self.workers, len(self.stacks)),
         )
         others = [run.code[0] for run in self.recorded.values() if not run.of_this_code]
         self._terminal.recorded(len(self.recorded), len(self.runs), others)
@@ -187,8 +190,8 @@ class Sweep:
             self._end(index, "KILLED", f"interrupted by {error or 'the end of the sweep'}")
         rows = summary.summarise(self.flats, self.results)
         if self._parent is not None:
-            with suppress(StoreAway):
-                rows = self._recorder.rows(self._parent)  # of all jobs of the command line, also of earlier calls
+            with suppress(StoreAway):  # of all jobs of the command line, also of earlier calls
+                rows = self._recorder.rows(self._parent, self.prints)
             status: Status = "KILLED" if kind else "FAILED" if self._failed else "FINISHED"
             if not self._written:
                 self._recorder.close_sweep(self._parent, rows, status)
@@ -207,6 +210,8 @@ class Sweep:
                 self._log(event)
             case Trained():
                 self._record(event)
+            case Warned():
+                log.warning(event.text)
             case Repeated():
                 self._terminal.repeated(len(event.indices), event.reason)
             case Failed():

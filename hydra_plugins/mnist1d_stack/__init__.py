@@ -7,6 +7,7 @@ Hydra imports every plugin when any Hydra program starts, and may import this fi
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra._internal.core_plugins import basic_sweeper
 from hydra.core.config_store import ConfigStore
@@ -19,19 +20,41 @@ from omegaconf import DictConfig
 
 
 @dataclass
+class RayConf:
+    """Settings of `executor=ray`."""
+
+    address: str | None = None  # of a running cluster: HOST:PORT of its head node, or auto; null: one of this machine
+
+
+@dataclass
+class SubmititConf:
+    """Settings of `executor=submitit`."""
+
+    cluster: str = "auto"  # slurm; local: processes; debug: this process; auto: slurm where there is one, else local
+    partition: str | None = None  # of Slurm; null: its default
+    timeout: int = 240  # minutes for a stack; Slurm ends a job 90 s before
+    memory: float | None = None  # GB for a stack; null: Slurm's default
+    parameters: dict[str, Any] = field(default_factory=dict)  # other options of sbatch: {account: x, constraint: y}
+
+
+@dataclass
 class StackLauncherConf:
     """Who trains the stacks; they are cut by `trainer.memory` and `trainer.stack`."""
 
     _target_: str = "hydra_plugins.mnist1d_stack.StackLauncher"
-    executor: str = "serial"  # this process, one stack after the other; processes: several at a time
-    workers: int | None = None  # how many processes; null: one for each core
+    executor: str = "serial"  # this process, a stack at a time; processes: several; ray: a cluster; submitit: Slurm
+    workers: int | None = None  # stacks at a time; null: as many as there are cores for, on Slurm all
+    cpus: int | None = None  # cores of each, for so many threads; null: its share of them, 1 on a running cluster
+    gpus: float = 0  # GPUs of each; Ray takes fractions
+    ray: RayConf = field(default_factory=RayConf)
+    submitit: SubmititConf = field(default_factory=SubmititConf)
 
 
 class StackLauncher(Launcher):
     """Gives all jobs of a sweep to the task function at once, which has them trained by `mnist1d.executors`."""
 
-    def __init__(self, executor: str, workers: int | None) -> None:
-        pass  # the task function finds both in HydraConfig
+    def __init__(self, **settings: Any) -> None:
+        pass  # the task function finds them in HydraConfig
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before the sweep starts."""

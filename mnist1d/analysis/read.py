@@ -17,9 +17,9 @@ import os
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -119,6 +119,19 @@ def read_runs(
     return _assemble(parts, wanted.metrics)
 
 
+def finished(uri: str, folder: str, fingerprints: Collection[str]) -> set[str]:
+    """Those of `fingerprints` that have a finished run, as far as a local SQLite file tells, in milliseconds.
+
+    None elsewhere, or where the file cannot be read: for a first look, before anything heavy is imported.
+    """
+    database, asked = _local_database(uri), json.dumps(sorted(fingerprints))
+    if database is None or not database.exists():
+        return set()
+    with suppress(sqlite3.Error), _reading(database) as connection:
+        return {row[0] for row in connection.execute(_FINISHED, {"folder": folder, "fingerprints": asked})}
+    return set()
+
+
 def sweeps(uri: str, folder: str | None = None) -> pd.DataFrame:
     """The sweeps of a store, oldest first: run_id, key, name, started (ms since 1970), status, folder.
 
@@ -185,6 +198,12 @@ WITH chosen AS (
          OR run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mnist1d.sweep' AND value = :sweep))
     AND (:experiment IS NULL
          OR run_uuid IN (SELECT run_uuid FROM params WHERE key = 'experiment' AND value = :experiment)))
+"""
+_FINISHED = """
+SELECT tags.value FROM tags JOIN runs USING (run_uuid) JOIN experiments USING (experiment_id)
+WHERE tags.key = 'mnist1d.fingerprint' AND tags.value IN (SELECT value FROM json_each(:fingerprints))
+  AND runs.status = 'FINISHED' AND runs.lifecycle_stage = 'active'
+  AND experiments.name = :folder AND experiments.lifecycle_stage = 'active'
 """
 _VALUE = "CASE WHEN is_nan THEN NULL ELSE value END AS value"
 

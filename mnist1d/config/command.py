@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Any, get_args
 
 from mnist1d.config.faults import Absent, ConfigError, Conflict, Fault, refuse
+from mnist1d.config.launcher import launcher_faults
 from mnist1d.config.schema import Run
 from mnist1d.config.validate import validate
 from mnist1d.spelling import nearest, spelled
@@ -186,7 +187,7 @@ class Examination:
         self._accept_hydra([override for override in sound if override.is_hydra_override()], self._experiment(sound))
         typed = self._settings(override for override in sound if not override.is_hydra_override())
         master = self._master(typed)
-        self.found += _launcher_faults(master.hydra.launcher)
+        self.found += launcher_faults(master.hydra.launcher)
         if multirun or str(master.hydra.mode).endswith("MULTIRUN"):
             for grid in self._grids(master, [override for override in sound if not override.is_hydra_override()]):
                 self._examine_jobs(self._settings(grid))
@@ -420,21 +421,6 @@ def _unwritable(master: "DictConfig", kind: str) -> Iterator[Fault]:
             file.write(bytes(FIRST_FILES))
     except OSError as error:
         yield Fault(f"hydra.{kind}.dir", folder, f"cannot be made: {error.strerror}")
-
-
-def _launcher_faults(launcher: "DictConfig") -> Iterator[Fault]:
-    """What is wrong with the settings of our launcher; other launchers' are their own business."""
-    from mnist1d.executors import NAMES
-
-    executor, workers = launcher.get("executor", NAMES[0]), launcher.get("workers")
-    if executor not in NAMES:
-        yield Fault(
-            "hydra.launcher.executor", executor, f"must be one of {', '.join(NAMES)}", nearest=nearest(executor, NAMES)
-        )
-    if workers is not None and workers < 1:
-        yield Fault("hydra.launcher.workers", workers, "must be a whole number of at least 1 or null")
-    elif workers is not None and executor == "serial":
-        yield Fault("hydra.launcher.workers", workers, "has no meaning without hydra.launcher.executor=processes")
 
 
 def _not_added(key: str, typed: str) -> Fault:

@@ -275,8 +275,10 @@ class Recorder:
         self.flush()
         self._do(parent, "close", status=status, ended=_now(), later={"rows": rows})
 
-    def rows(self, parent: str) -> list[summary.Row]:
+    def rows(self, parent: str, prints: Sequence[str] = ()) -> list[summary.Row]:
         """Mean, interval and n of every setting of a sweep, from all its runs in the store.
+
+        In the order of their fingerprints in `prints`; those of others after them, oldest first.
 
         From the store, because the runs of one sweep may have been trained by several processes or calls. Of runs
         with equal fingerprints, which are the same run trained again, the newest FINISHED one counts, or the newest

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from mnist1d.compose import Composer
+from mnist1d.config.reference import reference
 from mnist1d.config.schema import SGD, Adam, Images, Model, RMSprop, Run, Signals, Tracking, Trainer
 from mnist1d.config.tasks import Task
 from mnist1d.config.validate import schema_keys, validate
@@ -137,7 +138,7 @@ def test_a_later_models_yaml_reaches_its_documented_size(option: str, composer: 
 
 
 def test_the_reference_of_all_keys_is_up_to_date() -> None:
-    written = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    written = (CONF.parent / "docs" / "config.md").read_text(encoding="utf-8")
     assert written == reference(), "python -m mnist1d.config.reference > docs/config.md"
     shown = set(re.findall(r"^\| `([\w.]+)` \|", written, re.MULTILINE))
     assert {"seed", "tracking.uri", "task.rounds", "model.kernel_sizes", "data.label_noise", "optimizer.lr"} <= shown

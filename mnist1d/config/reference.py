@@ -41,12 +41,10 @@ def reference() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-INTRODUCTION = (
-    "Made by `python -m mnist1d.config.reference` from the files in [conf/](../conf), which hold defaults and meanings, "
-    "and from the schema, which holds what is allowed; a test keeps this page up to date. Type a key as `key=value` "
-    "behind `python train.py`; with `-m`, `key=a,b` sweeps. A group is chosen by its name, `model=cnn`, and brings the "
-    "keys of its file."
-)
+INTRODUCTION = """\
+Made by `python -m mnist1d.config.reference` from the files in [conf/](../conf), which hold defaults and meanings, and
+from the schema, which holds what is allowed; a test keeps this page up to date. Type a key as `key=value` behind
+`python train.py`; with `-m`, `key=a,b` sweeps. A group is chosen by its name, `model=cnn`, and brings its keys."""
 
 
 def _rows(group: str, file: Path) -> Iterator[tuple[str, ...]]:

@@ -14,7 +14,8 @@ from mnist1d.config.validate import schema_keys, validate
 from mnist1d.models.make import make_model
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-FILES = sorted(set(CONF.rglob("*.yaml")) - set(CONF.glob("claim/*.yaml")))  # claims are read by analyze.py alone
+ANALYSIS = {*CONF.glob("claim/*.yaml"), CONF / "outcomes.yaml"}  # read by analyze.py alone
+FILES = sorted(set(CONF.rglob("*.yaml")) - ANALYSIS)
 GROUPS = [file for file in FILES if file.parent != CONF]
 
 

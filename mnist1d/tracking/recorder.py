@@ -290,7 +290,7 @@ class Recorder:
         if self._away and not self._resumed():
             raise self._away
         with self._recording():
-            return self._writer.settings(parent)
+            return self._writer.settings(parent, prints)
 
     def done(self, parent: str) -> set[str]:
         """Fingerprints of the runs of a sweep that finished or diverged."""

@@ -83,8 +83,10 @@ class Writer:
         self.log(sweep, rows=[(key, value, ended, 0) for key, value in summary.as_metrics(rows).items()])
         self.client.set_terminated(sweep, status, ended)
 
-    def settings(self, sweep: str) -> list[summary.Row]:
+    def settings(self, sweep: str, prints: Sequence[str] = ()) -> list[summary.Row]:
         """Mean, interval and n of every setting of a sweep, from all its runs.
+
+        In the order of their fingerprints in `prints`; those of others after them, oldest first.
 
         Of runs with equal fingerprints, which are the same run trained again, the newest FINISHED one counts, or the
         newest if none finished.
@@ -94,7 +96,8 @@ class Writer:
             key = run.data.tags.get(FINGERPRINT_TAG, run.info.run_id)
             if finished(run) or key not in counted or not finished(counted[key]):
                 counted[key] = run
-        runs = counted.values()
+        places = {print_: place for place, print_ in enumerate(prints)}
+        runs = [counted[key] for key in sorted(counted, key=lambda key: places.get(key, len(places)))]
         flats = [{key: summary.typed(text) for key, text in run.data.params.items()} for run in runs]
         results = [summary.finals(run.data.metrics) if finished(run) else None for run in runs]
         return summary.summarise(flats, results)

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mnist1d import executors, interrupt
-from mnist1d.config import check, no_folders_for_a_plan, parse_or_refuse
+from mnist1d.config import ConfigError, check, no_folders_for_a_plan, parse_or_refuse, refuse
 
 # OpenMP threads wait for each other by spinning. On a busy machine the one waited for may not be running at all, and
 # a step takes twenty times as long; after a millisecond or two of spinning a thread had better sleep.
@@ -54,7 +54,7 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
         executors.warm_up_or_refuse(execute, runs)  # worker processes import meanwhile what is imported here
 
     gc.disable()  # a quarter of the time that torch, Lightning and MLflow take to import is garbage collection
-    from mnist1d import hardware
+    from mnist1d import cost, hardware
     from mnist1d.analysis.read import StoreError
     from mnist1d.fit import quiet
     from mnist1d.preview import show
@@ -65,15 +65,19 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
     gc.enable()
     quiet()
     runs = settle_or_refuse(runs)
+    if faults := cost.impossible(runs):
+        refuse(faults)
     hardware.allow(execute.cpus)
-    if runs[0].plan:
-        show(runs, execute.workers)
-        return [math.nan] * len(runs) if isinstance(config, list) else math.nan
     try:
+        if runs[0].plan:
+            show(runs, execute.workers)
+            return [math.nan] * len(runs) if isinstance(config, list) else math.nan
         with Sweep(runs, hydra, execute.workers) as sweep:
             execute(sweep.stacks, sweep.take)  # every stack to mnist1d.fit.train, every event of it to the sweep
     except (TrackingError, StoreError, executors.Unavailable) as error:
         sys.exit(f"train.py: {error}")
+    except ConfigError as error:  # what can be told only by what the store has already
+        refuse(error.faults)
     failures.extend(sweep.failures)
     kept.append(sweep.kept)
     return sweep.objective if isinstance(config, list) else sweep.objective[0]

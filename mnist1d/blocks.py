@@ -16,11 +16,8 @@ from torch.nn import functional as F
 
 from mnist1d.config import Run
 from mnist1d.data import Splits, load, stream
+from mnist1d.limits import LONGEST_BLOCK
 from mnist1d.stack import member_generator
-
-LONGEST_BLOCK = 250
-"""Steps. Long enough to hide Lightning's 0.3 ms per batch, short enough for a live progress bar."""
-
 
 STREAM_STEPS = 50
 """Steps' worth of stream samples drawn at once: 5000 samples at batch 100, 0.8 MB a member."""

@@ -1,22 +1,25 @@
 """What a stack costs, measured on one member before anything long starts: bytes and seconds."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from heapq import heapreplace
 
 import torch
+from hydra.utils import get_class
 from torch import Tensor, nn
 
 from mnist1d import hardware
 from mnist1d.classification import EVAL_ROWS
-from mnist1d.config import Run
+from mnist1d.config import Fault, Run
+from mnist1d.limits import row_bytes
 from mnist1d.loss import cross_entropy_stacked
 from mnist1d.optim import make_optimizer
 from mnist1d.plan import Stack, signature
 from mnist1d.reuse import make_member
+from mnist1d.spelling import size
 from mnist1d.stack import StackedModel, build_member
 
 GIB = 2**30
@@ -41,19 +44,13 @@ five, 0.87 of eight, 1.10 of fifteen.
 UNROLLED = 1.34
 """What a step of an unrolled training keeps, as a share of what a step touches; measured on `Shallow`, 40-50-10."""
 
-RUN_BYTES = 35_000
-"""On disk, by a run of any length: 18 kB of params and tags, the rest of its weights' file, three files of Hydra's."""
-
-POINT_BYTES = 263
-"""Of a metric at a step, in an SQLite store: measured on 60 runs of 2, 25 and 250 evaluations each."""
-
 
 @dataclass(frozen=True)
 class Member:
     """Bytes that one more member adds to a stack: what every step touches, and what is kept between steps.
 
     That is its data, if it has its own, and an unrolled training. `weights` and `activations` are parts of what every
-    step touches.
+    step touches; `largest` is the largest tensor among the activations.
     """
 
     working: int
@@ -61,32 +58,90 @@ class Member:
     unrolled: int
     weights: int
     activations: int
+    largest: int
 
 
-def saved_bytes(module: nn.Module, x: Tensor) -> int:
-    """Bytes of activations that autograd keeps for the backward pass of ``module(x)``, storages counted once."""
+def saved_bytes(module: nn.Module, x: Tensor) -> list[int]:
+    """Sizes of the activations that autograd keeps for the backward pass of ``module(x)``, storages counted once."""
     storages: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
+        storages[storage._cdata] = storage.nbytes()  # data_ptr() is 0 for all tensors without values
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         module(x).sum()
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), x)}
-    return sum(size for pointer, size in storages.items() if pointer not in known)
+    known = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), x)}
+    return [size for pointer, size in storages.items() if pointer not in known]
 
 
 def measure_member(run: Run) -> Member:
     """What `run` adds to a stack: weights, gradients and two moments, activations, data."""
+    try:
+        if run.model.learned is not None:  # a table that is read from a file, and remembered
+            raise NotImplementedError
+        with torch.device("meta"):  # sizes without values: nothing is allocated
+            return _measured(run)
+    except Exception:  # a model may look at values, when it is built or called
+        return _measured(run)
+
+
+def _measured(run: Run) -> Member:
     model = StackedModel([build_member(partial(make_member, run), run.seed)])
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    x = torch.zeros(1, run.data.batch_size, run.data.final_seq_length)
-    activations = saved_bytes(model, x)
-    working = 4 * weights + activations
+    saved = saved_bytes(model, torch.zeros(1, run.data.batch_size, run.data.final_seq_length))
+    working = 4 * weights + sum(saved)
     data = sum(run.data.rows) * (run.data.final_seq_length * 4 + 8)
-    return Member(working, data, int(run.task.unrolled * UNROLLED * working), weights, activations)
+    unrolled = int(run.task.unrolled * UNROLLED * working)
+    return Member(working, data, unrolled, weights, sum(saved), max(saved, default=0))
+
+
+def impossible(runs: Sequence[Run]) -> list[Fault]:
+    """Faults of runs that need what this machine lacks, told before anything is allocated; each kind of run once.
+
+    An accelerator that is not there, and one member alone that takes more memory than there is.
+    """
+    faults: list[Fault] = []
+    for run in {signature(run): run for run in runs}.values():
+        if fault := hardware.missing(run.trainer.accelerator):
+            faults.append(fault)
+        else:
+            faults += _too_large(run)
+    return faults
+
+
+def _too_large(run: Run) -> Iterator[Fault]:
+    have, parts = hardware.memory(run.trainer.accelerator), {}
+    with suppress(Exception):  # a model that cannot be built is told of by its own fit
+        parts = _parts(run)
+    if (needed := sum(parts.values())) > have:
+        largest = max(parts, key=lambda name: parts[name])
+        text = f"takes {size(needed)} of memory, {size(parts[largest])} of it {largest}; there are {size(have)}"
+        yield Fault("model.name", run.model.name, text)
+
+
+def _parts(run: Run) -> dict[str, int]:
+    """Bytes that a fit of one member takes at least at its worst moment, by what they are for."""
+    member, batch, length = measure_member(run), run.data.batch_size, run.data.final_seq_length
+    rows = min(EVAL_ROWS, max(run.data.rows))
+    evaluated = member.largest * rows // batch - member.activations  # a step's are gone by then
+    return {
+        "for weights, their gradients and moments": 4 * max(member.weights, _weights_of_problem(run)),
+        f"for activations of data.batch_size={batch} samples of {length} values": member.activations,
+        f"to evaluate {rows} samples of {length} values": max(0, evaluated),
+        "for the data": member.data,
+        "to go back through whole trainings": member.unrolled,
+    }
+
+
+def _weights_of_problem(run: Run) -> int:
+    """Bytes of all that is trained, which may be more than the network."""
+    if run.model.learned is not None:
+        return 0
+    with torch.device("meta"):
+        problem = get_class(run.task.target)([run])
+    return sum(p.numel() * p.element_size() for p in problem.parameters())
 
 
 def most_members(runs: Sequence[Run]) -> dict[str, int]:
@@ -106,8 +161,7 @@ def most_members(runs: Sequence[Run]) -> dict[str, int]:
 
 def on_cpu(run: Run) -> bool:
     """Whether `run` will be trained on the CPU."""
-    accelerator = run.trainer.accelerator
-    return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    return hardware.is_cpu(run.trainer.accelerator)
 
 
 def stack_bytes(stack: Stack) -> int:
@@ -127,13 +181,11 @@ def stack_bytes(stack: Stack) -> int:
 
 def disk_bytes(run: Run) -> int:
     """What a run leaves on disk: rows in an SQLite store, its weights, Hydra's files."""
-    per_evaluation = 6 if run.data.val_split > 0 else 4
-    points = per_evaluation * (1 + run.steps // run.trainer.eval_every)
     try:
         weights = measure_member(run).weights
     except Exception:
         weights = 0
-    return RUN_BYTES + POINT_BYTES * points + weights
+    return row_bytes(run) + weights
 
 
 def elapsed(seconds: Sequence[float], workers: int) -> float:

@@ -1,16 +1,15 @@
 """`plan=true`: what a command line would train, what is recorded already and what it takes; nothing is written."""
 
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mnist1d import cost, remaining, summary
+from mnist1d import cost, limits, remaining, summary
 from mnist1d.config import Run
 from mnist1d.plan import Stack, fingerprint, plan
-from mnist1d.resume import SQLITE, steps_done
-from mnist1d.terminal import Terminal, duration, size
+from mnist1d.resume import steps_done
+from mnist1d.spelling import duration, size
+from mnist1d.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,12 @@ def show(runs: Sequence[Run], workers: int = 1) -> None:
 
     Raises:
         StoreError: there is a store and it cannot be read.
+        ConfigError: the records of these runs would have no place on the disk.
     """
     terminal, flats = Terminal(), [run.flat() for run in runs]
     prints, groups = [fingerprint(run) for run in runs], summary.settings(flats)
     known = remaining.by_index(prints, {} if runs[0].force else remaining.recorded(runs))
+    limits.refuse_without_disk([run for index, run in enumerate(runs) if index not in known])
     fits = planned(runs, known)
     seconds = [fit.seconds for fit in fits if fit.seconds is not None]
     terminal.plan(
@@ -90,10 +91,5 @@ def _columns(fits: Sequence[Fit]) -> dict[str, list[Any]]:
 
 
 def _disk(runs: Sequence[Run]) -> str:
-    needed, uri = size(sum(map(cost.disk_bytes, runs))), runs[0].tracking.uri
-    if not uri.startswith(SQLITE):
-        return needed
-    folder = Path(uri.removeprefix(SQLITE)).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return f"{needed} of {size(shutil.disk_usage(folder).free)} free"
+    needed, free = size(sum(map(cost.disk_bytes, runs))), limits.free_disk(runs[0].tracking.uri)
+    return needed if free is None else f"{needed} of {size(free)} free"

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from mnist1d import provenance, summary
-from mnist1d.analysis.read import FINGERPRINT, SWEEP, read_runs
+from mnist1d.analysis.read import FINGERPRINT, SWEEP, StoreError, read_runs
 from mnist1d.config import Run
-from mnist1d.plan import Stack, fingerprint
+from mnist1d.plan import LABELS, Stack, fingerprint
 from mnist1d.resume import checkpoint_path
+from mnist1d.spelling import spelled
 from mnist1d.tracking import COPY_TAG, DIVERGED_TAG, REASON_TAG
 
 GIT, VERSIONS = "mnist1d.git", "mnist1d.versions"
@@ -55,18 +57,39 @@ def recorded(runs: Iterable[Run]) -> dict[str, Recorded]:
 
     They have finished, or diverged where `trainer.may_diverge` makes that a result.
 
-    Nothing is written, and a local store that does not exist is not made. Raises `analysis.read.StoreError`.
+    Nothing is written, and a local store that does not exist is not made. Raises `analysis.read.StoreError`, also
+    where a recorded run has the fingerprint of one of `runs` and another config.
     """
     by_print = {fingerprint(run): run for run in runs}
     place = next(iter(by_print.values())).tracking
     found = read_runs(place.uri, folder=place.experiment, fingerprints=tuple(by_print)).table
     rows = [row for _, row in found.iterrows() if row["status"] == "FINISHED" or _may(row, by_print[row[FINGERPRINT]])]
+    for row in rows:
+        if differing := _differing(by_print[row[FINGERPRINT]], row):
+            raise StoreError(_clash(row, place.uri, differing))
     return {row[FINGERPRINT]: _recorded(row) for row in rows}
 
 
 def _may(row: pd.Series, run: Run) -> bool:
     """Whether a run that failed is a result for who asks for `run`."""
     return run.trainer.may_diverge and row.get(DIVERGED_TAG) == "true"
+
+
+def _differing(run: Run, row: pd.Series) -> dict[str, tuple[Any, Any]]:
+    """Keys that count for the fingerprint and have another value in the store: there, here."""
+    values = {key: summary.typed(spelled(value)) for key, value in run.flat().items() if key not in LABELS}
+    there = {key: row[key] if key in row and row[key] == row[key] else None for key in values}  # nan: not recorded
+    return {key: (there[key], value) for key, value in values.items() if there[key] != value}
+
+
+def _clash(row: pd.Series, uri: str, differing: Mapping[str, tuple[Any, Any]]) -> str:
+    texts = (f"{key} is {spelled(there)} there and {spelled(here)} here" for key, (there, here) in differing.items())
+    lines = (
+        f"run {row['name']} ({row['run_id']}) in {uri} has the fingerprint {row[FINGERPRINT]} and not the config:",
+        ", ".join(texts),
+        "Its record was changed, or two configs have one hash. Delete it there, or set another tracking.experiment.",
+    )
+    return "\n  ".join(lines)
 
 
 def _recorded(row: pd.Series) -> Recorded:

@@ -1,8 +1,10 @@
-"""Words of the command line: how a value is typed there, and which known word resembles another."""
+"""Words of the command line: how a value is typed, which known word resembles another, sizes and times for people."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
+YEAR = 365.25 * 86_400  # seconds
+MOST = 1e30  # numbers beyond, which people can type, are no floats
 _ALIKE = 0.6  # two swapped letters of three (mpl for mlp) are 0.67 alike
 
 
@@ -33,3 +35,27 @@ def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:
         or [key for match in get_close_matches(tail, by_tail, cutoff=_ALIKE) for key in by_tail[match]]
     )
     return tuple(found[:3])
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 0.8 s, 42 s, 3 min 5 s, 2 h 10 min, 31 years."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    if seconds >= YEAR:
+        return f"{seconds / YEAR:,.0f} years"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+
+
+def size(count: float) -> str:
+    """Bytes for people: 700 kB, 12 MB, 1.4 GB, 3.0 PB."""
+    count = min(count, MOST)
+    for unit, letters in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:,.{int(count < 10 * unit)}f} {letters}"
+    return f"{max(count, 1e3) / 1e3:.0f} kB"

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from mlflow.entities import Run as StoredRun
 from torch import Tensor
 
-from mnist1d import cost, remaining, summary
+from mnist1d import cost, limits, remaining, summary
 from mnist1d.config import Run
 from mnist1d.events import Begun, Event, Failed, GoesOn, Measured, Repeated, Trained, Warned
 from mnist1d.plan import Stack, digest, fingerprint, plan
@@ -49,6 +49,7 @@ class Sweep:
 
     Raises:
         TrackingError: on entering, if the store cannot be used, or another process is training some of the runs.
+        ConfigError: on entering, if the records of these runs would have no place on the disk.
     """
 
     def __init__(self, runs: Sequence[Run], hydra: HydraConf, workers: int = 1) -> None:
@@ -132,6 +133,7 @@ class Sweep:
                 self._reasons[index] = run.failure
                 self._diverged.add(index)
         missing = [print_ for print_ in self.prints if print_ not in known]
+        limits.refuse_without_disk([run for index, run in enumerate(self.runs) if index not in self.recorded])
         self._terminal.orphans(self._recorder.clear(missing))
         key = self._folder if sweep is None else sweep.data.tags[SWEEP_TAG]
         left = [remaining.left(stack, self.recorded, key) for stack in self.stacks]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist1d import summary
 from mnist1d.analysis.intervals import Interval
-from mnist1d.spelling import spelled
+from mnist1d.spelling import duration, spelled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -283,27 +283,6 @@ class Progress:
         if self.steps and left > 0:
             parts.append(f"{duration(left / self.rate())} left")
         return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """A time for people: 0.8 s, 42 s, 3 min 5 s, 2 h 10 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
-
-
-def size(count: float) -> str:
-    """Bytes for people: 700 kB, 12 MB, 1.4 GB."""
-    for unit, letters in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.{int(count < 10 * unit)}f} {letters}"
-    return f"{max(count, 1e3) / 1e3:.0f} kB"
 
 
 def _make_bar(console: Console) -> Bar:

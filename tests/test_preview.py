@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist1d import cost
+from mnist1d import cost, limits
 from mnist1d.config import Run
 from mnist1d.plan import Stack
 from mnist1d.preview import planned
@@ -78,4 +78,4 @@ def test_disk_space_grows_with_evaluations_and_weights(make_run: MakeRun, steps:
     run = make_run(f"trainer.max_steps={steps}")
     evaluations = 1 + steps // 250
     assert abs(evaluations - points) <= 1
-    assert cost.disk_bytes(run) == cost.RUN_BYTES + cost.POINT_BYTES * 4 * evaluations + 4 * 15_210
+    assert cost.disk_bytes(run) == limits.RUN_BYTES + limits.POINT_BYTES * 4 * evaluations + 4 * 15_210

@@ -254,3 +254,25 @@ def test_force_and_plan_are_no_part_of_a_run(make_run: MakeRun) -> None:
     assert (asked.force, asked.plan) == (True, True)
     assert asked.flat() == plain.flat()
     assert fingerprint(asked) == fingerprint(plain)
+
+
+def test_a_recorded_run_of_this_fingerprint_and_another_config_is_never_taken_for_it(tmp_path: Path) -> None:
+    single = ("model=logistic", *SMALL)
+    assert train(tmp_path, *single).returncode == 0
+    store = Store(tmp_path)
+    (first,) = store.runs()
+    assert train(tmp_path, *single, "optimizer.lr=0.02").returncode == 0
+    other = next(run for run in store.runs() if run.info.run_id != first.info.run_id)
+    store.client.set_tag(other.info.run_id, "mnist1d.fingerprint", first.data.tags["mnist1d.fingerprint"])
+    before = len(store.runs())
+    for asked in (single, (*single, "plan=true")):
+        done = train(tmp_path, *asked)
+        assert done.returncode == 1
+        assert done.stderr == (
+            f"train.py: run {other.info.run_name} ({other.info.run_id}) in sqlite:///mlruns/mlflow.db has the "
+            f"fingerprint {first.data.tags['mnist1d.fingerprint']} and not the config:\n"
+            "  optimizer.lr is 0.02 there and 0.01 here\n"
+            "  Its record was changed, or two configs have one hash. "
+            "Delete it there, or set another tracking.experiment.\n"
+        )
+    assert len(store.runs()) == before

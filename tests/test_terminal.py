@@ -9,8 +9,9 @@ from rich.console import Console
 
 from mnist1d import terminal
 from mnist1d.analysis.intervals import Interval
+from mnist1d.spelling import duration, size
 from mnist1d.summary import Row
-from mnist1d.terminal import Terminal, duration, size
+from mnist1d.terminal import Terminal
 
 
 class Screen:

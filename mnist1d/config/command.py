@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
+from math import ceil, inf, isfinite, prod
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Any, get_args
@@ -18,6 +19,7 @@ from mnist1d.config.faults import Absent, ConfigError, Conflict, Fault, refuse
 from mnist1d.config.launcher import launcher_faults
 from mnist1d.config.schema import Run
 from mnist1d.config.validate import validate
+from mnist1d.limits import too_large, too_many
 from mnist1d.spelling import nearest, spelled
 
 if TYPE_CHECKING:  # Hydra takes 0.1 s to import: not for those who only want `Run`
@@ -30,7 +32,9 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 NO_OUTPUT = {"plan", "sync"}  # true: nothing is trained, so nothing needs a folder
 ONE_VALUE = NO_OUTPUT | {"experiment", "profile", "force"}  # an experiment brings its own sweep; others are about it
 FIRST_FILES = 65_536  # bytes: room that Hydra's own files need at least
+LONGEST_KEY = 200
 MOST_VALUES = 200  # of one key that are looked at, from both ends
+ENDLESS = 1e15  # values that no sweep has
 MOST_COMBINATIONS = 10_000  # of all keys; the launcher looks at every job again before it trains any
 
 
@@ -95,7 +99,7 @@ def read(texts: Iterable[str]) -> "tuple[list[Override], list[Fault]]":
             if not override.key_or_group:
                 raise HydraException
             overrides.append(override)
-        except HydraException:
+        except (HydraException, RecursionError):  # brackets within brackets within brackets
             problem = "cannot be read" if "=" in text else "not of the form key=value"
             faults.append(Fault(text, Absent, problem, "key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'"))
     return overrides, faults
@@ -105,9 +109,20 @@ def contradictions(overrides: "Iterable[Override]") -> Iterator[Fault]:
     """Faults of keys that are given twice, with different values."""
     seen: dict[str, str] = {}
     for override in overrides:
-        key, text = override.get_key_element().lstrip("+"), _typed(override)
-        if seen.setdefault(key, text) != text:
-            yield Fault(key, Absent, f"given twice, as {seen[key]} and as {text}")
+        for key, text in _assigned(override):
+            if seen.setdefault(key, text) != text:
+                yield Fault(key, Absent, f"given twice, as {seen[key]} and as {text}")
+
+
+def _assigned(override: "Override") -> Iterator[tuple[str, str]]:
+    """The keys that an override sets, with what it sets them to: `data={seed:1}` sets data.seed as well."""
+    typed = _typed(override)
+    yield override.get_key_element().lstrip("+"), typed
+    if override.is_choice_sweep():
+        swept = Setting.of(override)
+        yield from {part.key: typed for each in swept.values for part in Setting(swept.key, [each]).nested()}.items()
+    elif not (override.is_sweep_override() or override.is_delete()):
+        yield from ((part.key, part.typed) for part in Setting.of(override).nested())
 
 
 @contextmanager
@@ -162,6 +177,10 @@ class Setting:
         for name, item in value.items():
             yield from replace(self, key=f"{self.key}.{name}", values=[(spelled(item), item)]).parts()
 
+    def nested(self) -> "Iterator[Setting]":
+        """`parts`, if there are any but itself."""
+        return (part for part in self.parts() if part.key != self.key)
+
     def repeated(self) -> Iterator[Fault]:
         """Faults of values that a sweep has twice: the same run would count as two."""
         seen: set[str] = set()
@@ -189,7 +208,9 @@ class Examination:
         master = self._master(typed)
         self.found += launcher_faults(master.hydra.launcher)
         if multirun or str(master.hydra.mode).endswith("MULTIRUN"):
-            for grid in self._grids(master, [override for override in sound if not override.is_hydra_override()]):
+            grids = self._grids(master, [override for override in sound if not override.is_hydra_override()])
+            self.found += self._too_many(grids)
+            for grid in grids:
                 self._examine_jobs(self._settings(grid))
         else:
             self.found += [_not_swept(setting) for setting in typed if setting.swept and setting.key not in ONE_VALUE]
@@ -204,7 +225,9 @@ class Examination:
 
     def _form_faults(self, override: "Override") -> Iterator[Fault]:
         key, typed = override.key_or_group, _typed(override)
-        if override.is_hydra_override():
+        if len(key) > LONGEST_KEY:  # no file could have that name
+            yield Fault(key, typed, "no such key")
+        elif override.is_hydra_override():
             if override.is_sweep_override():
                 yield Fault(key, typed, "Hydra's own settings cannot be swept")
             elif self.composer.is_group(key) and override.value() not in [None, *self.composer.options(key)]:
@@ -219,6 +242,31 @@ class Examination:
             yield _not_added(key, typed)
         elif override.is_interval_sweep():
             yield Fault(key, typed, "an interval has no list of values", "a,b,c or range(start,stop,step)")
+        elif not isfinite(count := self._length(override)):
+            yield Fault(key, typed, "never ends", "range(stop), range(start,stop), range(start,stop,step); step not 0")
+        else:
+            yield from too_many(count, f"{key}={typed}")
+
+    def _length(self, override: "Override") -> float:
+        """How many values an override has, without making them; infinite for a range that never ends."""
+        from hydra.core.override_parser.types import RangeSweep
+
+        if not override.is_sweep_override():
+            return 1
+        if not override.is_range_sweep():
+            return sum(1 for _ in replace(override, config_loader=self.composer).sweep_iterator())
+        swept = override.value()
+        assert isinstance(swept, RangeSweep)
+        start, stop, step = swept.start or 0, swept.stop or 0, swept.step
+        if not step or not abs(stop - start) < abs(step) * ENDLESS:
+            return inf
+        return max(0, ceil((stop - start) / step))
+
+    def _too_many(self, grids: "list[list[Override]]") -> Iterator[Fault]:
+        """A fault of the sweeps that are too many runs together, though none is by itself."""
+        swept = [[override for override in grid if override.is_sweep_override()] for grid in grids]
+        count = sum(prod(map(self._length, grid)) for grid in swept)
+        return too_many(count, " ".join(dict.fromkeys(str(each.input_line) for grid in swept for each in grid)))
 
     def _experiment(self, overrides: "list[Override]") -> list[str]:
         """The experiment asked for, as it was typed: its file brings settings of Hydra's own."""
@@ -383,12 +431,11 @@ def _faults(base: "Base", changes: dict[str, Any]) -> list[Fault]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        validate(base.values(changes), base.resolved["model"])
+        return list(too_large(validate(base.values(changes), base.resolved["model"])))
     except ConfigError as error:
         return error.faults
     except OmegaConfBaseException as error:
         return [Fault(str(error.full_key), Absent, _first_line(error))]
-    return []
 
 
 def _profiles() -> list[str]:
@@ -414,13 +461,20 @@ def _not_swept(setting: Setting) -> Fault:
 
 def _unwritable(master: "DictConfig", kind: str) -> Iterator[Fault]:
     """A fault if Hydra's output folder could not be made: Hydra would show where in its code it found that out."""
-    folder = Path(str(master.hydra[kind].dir)).absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    from omegaconf.errors import OmegaConfBaseException
+
+    key, folder = f"hydra.{kind}.dir", Path()
     try:
+        folder = Path(str(master.hydra[kind].dir)).absolute()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
         with TemporaryFile(dir=there) as file:
             file.write(bytes(FIRST_FILES))
     except OSError as error:
-        yield Fault(f"hydra.{kind}.dir", folder, f"cannot be made: {error.strerror}")
+        yield Fault(key, folder, f"cannot be made: {error.strerror}")
+    except OmegaConfBaseException as error:
+        yield Fault(key, Absent, _first_line(error))
+    except ValueError as error:  # a null character
+        yield Fault(key, folder, f"cannot be made: {error}")
 
 
 def _not_added(key: str, typed: str) -> Fault:

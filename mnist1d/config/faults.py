@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from mnist1d.spelling import spelled
 
 MOST_LINES = 30
+LONGEST = 200  # characters of what was typed that are shown
 
 
 class Absent:
@@ -35,7 +36,8 @@ class Fault:
     @property
     def given(self) -> str:
         """The offending part of the command line, as the user would type it."""
-        return self.key if self.value is Absent else f"{self.key}={spelled(self.value)}"
+        text = printable(self.key if self.value is Absent else f"{self.key}={spelled(self.value)}")
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]}…{text[-19:]}"
 
     def __str__(self) -> str:
         parts = [self.problem]
@@ -43,7 +45,7 @@ class Fault:
             parts.append(f"nearest: {', '.join(self.nearest)}")
         if self.allowed:
             parts.append(f"allowed: {self.allowed}")
-        return f"{self.given}: {'; '.join(parts)}"
+        return f"{self.given}: {printable('; '.join(parts))}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class ConfigError(ValueError):
     def __init__(self, faults: Iterable[Fault]):
         self.faults = list({str(fault): fault for fault in faults}.values())
         super().__init__(report(self.faults))
+
+
+def printable(text: str) -> str:
+    """`text` with escapes for what would not be seen in a terminal, or do something there."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def report(faults: Sequence[Fault]) -> str:

@@ -357,6 +357,26 @@ class Recorder:
             self.client.log_batch(parent, metrics=metrics)
             self.client.set_terminated(parent, status)
 
+    def note(
+        self, run_id: str, params: Mapping[str, str], tags: Mapping[str, str], metrics: Iterable[tuple[str, int, float]]
+    ) -> None:
+        """Add to what is recorded of a run, in whatever state it is.
+
+        Args:
+            run_id: what `open_sweep` or `start` gave.
+            params: recorded for good: to record one again with another value is an error.
+            tags: replace those of the same name.
+            metrics: (name, step, value).
+        """
+        now = _now()
+        with self._recording():
+            self.client.log_batch(
+                run_id,
+                [_metric(name, value, now, step) for name, step, value in metrics],
+                [Param(key, value) for key, value in params.items()],
+                [RunTag(key, value) for key, value in tags.items()],
+            )
+
     def rows(self, parent: str) -> list[summary.Row]:
         """Mean, interval and n of every setting of a sweep, from all its runs in the store.
 

@@ -38,7 +38,8 @@ class History:
         return [(name, step, value) for name, points in self.metrics.items() for step, value in points]
 
     def final(self) -> dict[str, float]:
-        """Accuracy at the last step, best over evaluations, and where the validation split is best.
+        """Accuracy at the last step, best over evaluations, and where the validation split is best; of that split both
+        accuracy and loss at the last step.
 
         `test/acc_best` is an oracle: it looks at test data to choose the step, as the paper's table implies.
         Ties of validation accuracy go to the earliest step. Empty for a failed run.
@@ -50,6 +51,8 @@ class History:
         if "val/acc" in self.metrics:
             best_step, _ = max(self.metrics["val/acc"], key=lambda point: (point[1], -point[0]))
             final |= {"test/acc_selected": test[best_step], "val/acc_selected_step": float(best_step)}
+            ends = {name: self.metrics.get(f"val/{name}", []) for name in ("acc", "loss")}
+            final |= {f"val/{name}_final": points[-1][1] for name, points in ends.items() if points}
         return final
 
 

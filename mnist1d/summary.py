@@ -27,7 +27,7 @@ FOLLOWS = {"model.input_size": {"data.final_seq_length", "data.name"}}
 FOLLOWS |= {f"model.{key}": {"data.name"} for key in ("step_size", "row_length", "colours")}
 _NOT_IN_NAMES = re.compile(r"[^\w.\- ]+")
 
-_FINALS = ("acc_final", "acc_best", "acc_selected", "acc_selected_step")
+_FINALS = ("acc_final", "loss_final", "acc_best", "acc_selected", "acc_selected_step")
 
 Flat = Mapping[str, Any]
 

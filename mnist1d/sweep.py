@@ -25,7 +25,7 @@ from mnist1d.tracking import FINGERPRINT_TAG, SWEEP_TAG, Recorder, Status, Store
 log = logging.getLogger(__name__)
 
 OBJECTIVE = "test/acc_final"
-"""The metric that Hydra's sweepers see."""
+"""The metric that Hydra's sweepers see, unless they ask for one (`hydra.sweeper.objective`)."""
 
 
 class Sweep:
@@ -43,7 +43,8 @@ class Sweep:
         stacks: the runs, packed; once the context is entered, those that are left to train, in the order of their
             first runs or, for several workers, longest first.
         recorded: runs that were in the store before, by their places.
-        objective: `test/acc_final` by run, nan while unknown or failed.
+        objective: by run what its sweeper asks for, `test/acc_final` if nothing; nan while unknown or failed, and
+            infinitely bad for a run that was free to diverge and did.
         failures: names of the runs that failed, but for those that were free to diverge and did.
         kept: how many runs are not recorded but kept, because the store went away; known once the context is left.
 
@@ -63,6 +64,8 @@ class Sweep:
         self.kept = 0
         self.results: list[dict[str, float] | None] = [None] * len(runs)
         self._many = hydra.mode == RunMode.MULTIRUN
+        # what the candidates of a search are compared by, of which these runs are a batch; else None
+        self._searched: str | None = hydra.sweeper.get("objective") if self._many else None
         self._reasons: dict[int, str] = {}  # why a run has no result
         self._diverged: set[int] = set()  # those of them that trainer.may_diverge lets pass
         self._ids: dict[int, str] = {}  # MLflow's ids of the runs that have begun
@@ -79,8 +82,11 @@ class Sweep:
 
     @property
     def objective(self) -> list[float]:
-        """`test/acc_final` of every run, nan for one that failed."""
-        return [(result or {}).get(OBJECTIVE, math.nan) for result in self.results]
+        """One number per run, for Hydra's sweepers."""
+        metric = self._searched or OBJECTIVE
+        worst = math.inf if "/loss" in metric else -math.inf
+        values = [(result or {}).get(metric, math.nan) for result in self.results]
+        return [worst if index in self._diverged else value for index, value in enumerate(values)]
 
     @property
     def failures(self) -> list[str]:
@@ -167,7 +173,7 @@ class Sweep:
             settings=len(summary.settings(self.flats)),
             stacks=len(self.stacks),
             steps=_steps(self.stacks),
-            where=self.runs[0].tracking.uri,
+            where=None if self._searched else self.runs[0].tracking.uri,
             seconds=None if seconds is None else cost.elapsed(seconds, self.workers),
             workers=min(self.workers, len(self.stacks)),
         )
@@ -242,8 +248,8 @@ class Sweep:
         for n, index in self._unrecorded(event.indices):
             if event.metrics and not event.failed[n]:
                 self._log_new(index, [(name, event.step, values[n]) for name, values in event.metrics.items()])
-                if "test/acc" in event.metrics:
-                    self._progress.best(event.metrics["test/acc"][n])
+                if (shown := "val/acc" if self._searched else "test/acc") in event.metrics:
+                    self._progress.best(event.metrics[shown][n])
         self._progress.advance(self._count(event.indices, event.step + 1))
 
     def _log_new(self, index: int, rows: Sequence[tuple[str, int, float]]) -> None:
@@ -310,9 +316,13 @@ class Sweep:
         self._progress.finished()
 
     def _show(self, rows: Sequence[summary.Row]) -> None:
-        self._terminal.table(rows)
+        if not self._searched:
+            self._terminal.table(rows)
         self._terminal.failures([(self.names[index], self._reasons[index]) for index in self._failed])
         self._terminal.diverged(len(self._diverged))
+        if self._searched:  # which tells the end, unless there is none
+            self._terminal.go_on(self._next_commands() if self._interrupted else [])
+            return
         name = self._title if self._parent else self.recorded[0].name if self.recorded else self.names[0]
         place = self.runs[0].tracking
         self._terminal.where(uri=place.uri, experiment=place.experiment, sweep=name, commands=self._next_commands())
@@ -356,6 +366,8 @@ class Sweep:
         """Name of the parent run, short enough for a column of the UI; the output folder tells equal ones apart."""
         models = "+".join(dict.fromkeys(run.model.name for run in self.runs))
         folder = self._folder.rstrip("/").rpartition("/")[2]
+        if self._searched:  # it is the search's own name
+            return folder
         time = folder.partition("_")[2][:8].replace("-", ":")  # of 2026-11-23_05-43-30-831940
         return f"{self.runs[0].experiment or models} {time or folder}"
 

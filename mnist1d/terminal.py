@@ -49,7 +49,7 @@ class Terminal:
         settings: int,
         stacks: int,
         steps: int,
-        where: str,
+        where: str | None,
         seconds: float | None = None,
         workers: int = 1,
     ) -> None:
@@ -60,7 +60,7 @@ class Terminal:
             settings: how many settings they belong to.
             stacks: batched computations that those to be trained are packed into; none is left unsaid.
             steps: their optimiser steps, summed.
-            where: the tracking URI.
+            where: the tracking URI; None if it has been told.
             seconds: expected training time, when it can be told; less than half a second goes without saying.
             workers: processes that train at the same time; one goes without saying.
         """
@@ -71,7 +71,8 @@ class Terminal:
         if seconds is not None and seconds >= 0.5:
             parts.append(f"training about {duration(seconds)}")
         self.say(" · ".join(parts))
-        self.say(f"recorded in {where}", style="dim")
+        if where is not None:
+            self.say(f"recorded in {where}", style="dim")
 
     def orphans(self, runs: int) -> None:
         """Runs were found that were cut off without anyone noticing; nothing if there are none."""

@@ -85,6 +85,8 @@ ACTIVATION = (
     "one of relu, elu, swish, gelu, mish, softplus, tanh, sigmoid, sine, hand_fit or learned:best, "
     "learned:RUN_ID (32 hexadecimal digits)"
 )
+SEARCH = "-m hydra/sweeper=optuna data.val_split=0.1 model.layers=1,2"
+FORMS = "an interval or several values; allowed: interval(a,b), tag(log,interval(a,b)), range(a,b), choice(a,b) or a,b"
 MESSAGES = {
     "model=ggru": f"model=ggru  no such option; nearest: gru; allowed: {MODELS}",
     "experiment=clasification": (
@@ -127,6 +129,54 @@ MESSAGES = {
     "seed=range(9)": ("seed=0,1,2,…,8  several values: add -m to sweep over them, or type a list as key=[a,b]"),
     "-m optimizer.lr=interval(0,1)": (
         "optimizer.lr=interval(0,1)  an interval has no list of values; allowed: a,b,c or range(start,stop,step)"
+    ),
+    "-m hydra/sweeper=optuna data.val_split=0.1": f"hydra.sweeper.params  nothing to search: no key has {FORMS}",
+    f"{SEARCH} optimizer.lr=interval(1,0.1)": (
+        "optimizer.lr=interval(1,0.1)  the lower end must come first; allowed: interval(0.1,1)"
+    ),
+    f"{SEARCH} optimizer.weight_decay=tag(log,interval(0,1))": (
+        "optimizer.weight_decay=tag(log,interval(0,1))  has no logarithm at its lower end; allowed: a lower end above 0"
+    ),
+    f"{SEARCH} model.hidden=tag(log,choice(8,16))": (
+        "model.hidden=tag(log,choice(8,16))  only an interval can be logarithmic; allowed: tag(log,interval(a,b))"
+    ),
+    f"{SEARCH} optimizer.lr=tag(a,interval(0.1,1))": "optimizer.lr=tag(a,interval(0.1,1))  no tag a; allowed: log",
+    f"{SEARCH} data.label_noise=interval(0,2)": "data.label_noise=2.0  must be a number from 0 to 1",
+    f"{SEARCH} optimizer.lrr=interval(0,2)": "optimizer.lrr=0.0,2.0  no such key; nearest: optimizer.lr",
+    f"{SEARCH} seed=1,2": (
+        "seed=1,2  the search gives its candidates their seeds; allowed: hydra.sweeper.seeds=N for 0 to N-1"
+    ),
+    "-m hydra/sweeper=optuna optimizer.lr=interval(0.1,1)": (
+        "data.val_split=0.0  a search compares candidates on validation data; "
+        "allowed: a number above 0 and below 1, as 0.1"
+    ),
+    f"{SEARCH} task=lottery": "task=lottery  has no validation accuracy to search by; allowed: classification",
+    f"{SEARCH} hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials=0  must be a whole number of at least 1",
+    f"{SEARCH} hydra.sweeper.seeds=1001": "hydra.sweeper.seeds=1001  must be a whole number from 1 to 1000",
+    f"{SEARCH} hydra.sweeper.batch=0": "hydra.sweeper.batch=0  must be a whole number of at least 1 or null",
+    f"{SEARCH} hydra.sweeper.objective=test/acc_final": (
+        "hydra.sweeper.objective=test/acc_final  a search never chooses by test data; "
+        "allowed: val/acc_final, val/loss_final"
+    ),
+    f"{SEARCH} hydra.sweeper.objective=val/f1": (
+        "hydra.sweeper.objective=val/f1  a search has no such objective; allowed: val/acc_final, val/loss_final"
+    ),
+    f"{SEARCH} hydra.sweeper.objective=val/loss_final": (
+        "hydra.sweeper.direction=maximize  would look for the worst val/loss_final; allowed: minimize"
+    ),
+    f"{SEARCH} hydra.sweeper.storage=study.db": (
+        "hydra.sweeper.storage=study.db  must be the URL of a database; "
+        "allowed: sqlite:///PATH.db, postgresql://…, mysql://… or null"
+    ),
+    f"{SEARCH} +hydra.sweeper.params.seed='[a'": (
+        "hydra.sweeper.params.seed=[a  cannot be read; allowed: interval(a,b), tag(log,interval(a,b)), range(a,b), "
+        "choice(a,b) or a,b"
+    ),
+    f"{SEARCH} hydra/sweeper/sampler=tp": (
+        "hydra/sweeper/sampler=tp  no such option; nearest: tpe; allowed: random, tpe"
+    ),
+    "-m hydra.sweeper.n_trials=4": (
+        "hydra.sweeper.n_trials=4  hydra/sweeper=grids has no such key, hydra/sweeper=optuna has"
     ),
     "-m model=glob(x*)": f"model=glob(x*)  matches nothing; allowed: {MODELS}",
     "-m hydra.verbose=true,false": "hydra.verbose=true,false  Hydra's own settings cannot be swept",
@@ -332,6 +382,7 @@ def test_a_fault_is_told_in_these_words(command: str, capsys: pytest.CaptureFixt
         "experiment=metalearn_activation ~hydra.sweeper.grids.tried hydra.sweeper.grids.corrected.seed=3",
         "-m model=cnn model.channels=range(2,6) seed=0,1 hydra/launcher=basic",
         "++seed=3 data={num_samples:50,batch_size:40}",
+        "experiment=tune model=cnn optimizer.lr=tag(log,interval(0.001,1)) model.channels=int(interval(5,9))",
         "data.max_translation=72 data.chunk_length=39 data.feature_order=chunk_shuffled",
         "model=cnn data.final_seq_length=8 model.kernel_sizes=[3,3] model.pooling=none",
         "data.stream=true data.batch_size=9000 data.val_split=0.1",

@@ -1,6 +1,6 @@
-"""Hydra's door to the stacking launcher (`hydra/launcher=stack`) and to the sweeper of grids (`hydra/sweeper=grids`).
+"""Hydra's door to the stacking launcher (`hydra/launcher=stack`) and to the sweepers (`hydra/sweeper=grids`, `optuna`).
 
-The work is done in `mnist1d.launcher` and `mnist1d.grids`.
+The work is done in `mnist1d.launcher`, `mnist1d.grids` and `mnist1d.tune`.
 
 Hydra imports every plugin when any Hydra program starts, and may import this file twice: keep it light.
 """
@@ -13,10 +13,12 @@ from hydra._internal.core_plugins import basic_sweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import MISSING, DictConfig
 
 
 @dataclass
@@ -106,5 +108,68 @@ class GridSweeper(basic_sweeper.BasicSweeper):
         return list(self.split_overrides_to_chunks(list(jobs.values()), max_batch_size))
 
 
+@dataclass
+class TPEConf:
+    """Tree-structured Parzen estimator: proposes more of what was good; Optuna's default."""
+
+    _target_: str = "optuna.samplers.TPESampler"
+    seed: int = 0  # of all that it draws
+    n_startup_trials: int = 10  # candidates drawn at random before it learns from them
+    n_ei_candidates: int = 24  # draws of which it proposes the most promising
+
+
+@dataclass
+class RandomConf:
+    """Random search: what the others must beat."""
+
+    _target_: str = "optuna.samplers.RandomSampler"
+    seed: int = 0  # of all that it draws
+
+
+@dataclass
+class OptunaSweeperConf:
+    """What is searched, for how long, and how candidates are compared; names as in hydra-optuna-sweeper."""
+
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
+    _target_: str = "hydra_plugins.mnist1d_stack.OptunaSweeper"
+    _recursive_: bool = False  # a sampler is made anew for every candidate
+    sampler: Any = MISSING  # who proposes candidates: the group hydra/sweeper/sampler
+    params: dict[str, str] = field(default_factory=dict)  # key -> interval(a,b), tag(log,interval(a,b)), range, choice
+    n_trials: int = 40  # candidates
+    objective: str = "val/acc_final"  # what they are compared by: a metric on validation data, mean over their seeds
+    direction: str = "maximize"  # or minimize
+    seeds: int = 3  # runs of each candidate: seeds 0, 1, ...
+    fresh_seeds: int = 20  # runs of the best candidate and of the defaults at the end, with seeds of their own; 0: none
+    batch: int | None = None  # candidates trained together; null: as many as make a good stack
+    study_name: str | None = None  # under which the same command goes on; null: made of what is asked
+    storage: str | None = None  # URL of Optuna's database; null: optuna.db beside a local tracking store
+
+
+class OptunaSweeper(Sweeper):
+    """Searches hyper-parameters with Optuna; the candidates of a batch go to the launcher together."""
+
+    def __init__(self, **settings: Any) -> None:
+        pass  # `mnist1d.tune` finds them in the config
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before `sweep`."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Called by Hydra with the command line; returns the best candidate's values and objective."""
+        from mnist1d.tune import Tuning
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        assert self.launcher is not None
+        return Tuning(self.hydra_context, self.config, self.launcher, arguments)()
+
+
+for _name, _sampler in (("tpe", TPEConf), ("random", RandomConf)):
+    ConfigStore.instance().store(group="hydra/sweeper/sampler", name=_name, node=_sampler, provider="mnist1d")
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provider="mnist1d")
 ConfigStore.instance().store(group="hydra/sweeper", name="grids", node=GridSweeperConf, provider="mnist1d")
 ConfigStore.instance().store(group="hydra/launcher", name="stack", node=StackLauncherConf, provider="mnist1d")

@@ -204,11 +204,18 @@ class Examination:
         """Note all faults of `overrides`."""
         sound = [override for override in overrides if self._is_sound(override)]
         self._accept_hydra([override for override in sound if override.is_hydra_override()], self._experiment(sound))
-        typed = self._settings(override for override in sound if not override.is_hydra_override())
+        own = [replace(o, config_loader=self.composer) for o in sound if not o.is_hydra_override()]
+        listed = [override for override in own if not override.is_interval_sweep()]
+        typed = self._settings(listed)
         master = self._master(typed)
         self.found += launcher_faults(master.hydra.launcher)
-        if multirun or str(master.hydra.mode).endswith("MULTIRUN"):
-            grids = self._grids(master, [override for override in sound if not override.is_hydra_override()])
+        many = multirun or str(master.hydra.mode).endswith("MULTIRUN")
+        searches = many and "objective" in master.hydra.sweeper
+        self.found += [_no_list(o) for o in own if o.is_interval_sweep() and not searches]
+        if searches:
+            self._examine_search(master, own)
+        elif many:
+            grids = self._grids(master, listed)
             self.found += self._too_many(grids)
             for grid in grids:
                 self._examine_jobs(self._settings(grid))
@@ -240,8 +247,6 @@ class Examination:
             yield Fault(f"~{key}", Absent, "neither keys nor groups can be removed")
         elif override.is_add() and self.composer.is_group(key):
             yield _not_added(key, typed)
-        elif override.is_interval_sweep():
-            yield Fault(key, typed, "an interval has no list of values", "a,b,c or range(start,stop,step)")
         elif not isfinite(count := self._length(override)):
             yield Fault(key, typed, "never ends", "range(stop), range(start,stop), range(start,stop,step); step not 0")
         else:
@@ -251,7 +256,7 @@ class Examination:
         """How many values an override has, without making them; infinite for a range that never ends."""
         from hydra.core.override_parser.types import RangeSweep
 
-        if not override.is_sweep_override():
+        if not override.is_sweep_override() or override.is_interval_sweep():
             return 1
         if not override.is_range_sweep():
             return sum(1 for _ in replace(override, config_loader=self.composer).sweep_iterator())
@@ -295,6 +300,8 @@ class Examination:
             if key in self.composer.base("config", []).hydra_keys:
                 chosen = self.composer.base("config", self.hydra).thaw().hydra.runtime.choices["hydra/launcher"]
                 return Fault(key, value, f"hydra/launcher={chosen} has no such key, hydra/launcher=stack has")
+            if key in self.composer.base("config", ["hydra/sweeper=optuna"]).hydra_keys:
+                return Fault(key, value, "hydra/sweeper=grids has no such key, hydra/sweeper=optuna has")
             known = self.composer.base("config", [*self.hydra, *experiment]).hydra_keys
             return Fault(key, value, "no such key", nearest=nearest(override.key_or_group, known))
         return Fault(key, value, _first_line(error.__cause__ or error))
@@ -350,29 +357,54 @@ class Examination:
 
     def _grids(self, master: "DictConfig", typed: "list[Override]") -> "list[list[Override]]":
         """The grids of the experiment's file, under the command line; one fault if that leaves none of them."""
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-
         from mnist1d.compose import parse_override
         from mnist1d.grids import union
 
-        try:
-            sweeper: Any = OmegaConf.to_container(master.hydra.sweeper, resolve=True)
-        except OmegaConfBaseException:  # the experiment lacks this profile, which `_own_faults` reports
-            sweeper = {}
+        sweeper = _sweeper(master)
         params, grids = sweeper.get("params") or {}, sweeper.get("grids") or {}
-        typed = [replace(override, config_loader=self.composer) for override in typed]
         found = union(params, grids, typed, parse_override, self.composer.is_choice)
         if not found:
             self.found += _no_grid(typed, params, grids)
         return found
 
-    def _examine_jobs(self, settings: list[Setting]) -> None:
+    def _examine_search(self, master: "DictConfig", typed: "list[Override]") -> None:
+        """What is searched, under the command line, and how: intervals stand for their ends."""
+        from mnist1d import space
+        from mnist1d.compose import parse_override
+
+        settings = _sweeper(master)
+        self.found += space.setting_faults(settings) if settings else ()
+        params, faults = read(f"{key}={values}" for key, values in settings.get("params", {}).items())
+        self.found += [replace(fault, key=f"hydra.sweeper.params.{fault.key}", allowed=space.FORMS) for fault in faults]
+        overrides = space.merged(params, typed)
+        wrong = [list(space.form_faults(override)) for override in overrides]
+        self.found += [fault for own in wrong for fault in own]
+        if settings and not space.varied(overrides):
+            self.found.append(space.nothing_varied())
+        good = [override for override, own in zip(overrides, wrong, strict=True) if not own]
+        examples = self._settings(space.examples(override, parse_override) for override in good)
+        self._examine_jobs(examples)
+        self._examine_validation(examples)
+
+    def _examine_validation(self, settings: list[Setting]) -> None:
+        """Candidates of a search are compared by validation accuracy: they must measure it."""
+        splits = [value for setting in settings for _, value in setting.values if setting.key == "data.val_split"]
+        for base in self._bases(settings):
+            if (task := base.raw["task"]["name"]) != "classification":
+                self.found.append(Fault("task", task, "has no validation accuracy to search by", "classification"))
+            if 0 in (splits or [base.raw["data"]["val_split"]]):
+                text = "a search compares candidates on validation data"
+                self.found.append(Fault("data.val_split", 0.0, text, "a number above 0 and below 1, as 0.1"))
+
+    def _bases(self, settings: list[Setting]) -> "Iterator[Base]":
+        """The configs of all combinations of options."""
         choices = [setting for setting in settings if self._is_choice(setting)]
+        for chosen in product(*([f"{setting.key}={text}" for text, _ in setting.values] for setting in choices)):
+            yield self.composer.base("config", [*self.hydra, *chosen])
+
+    def _examine_jobs(self, settings: list[Setting]) -> None:
         changes = [setting for setting in settings if not self._is_choice(setting)]
-        options = [[f"{setting.key}={text}" for text, _ in setting.values] for setting in choices]
-        for chosen in product(*options):
-            base = self.composer.base("config", [*self.hydra, *chosen])
+        for base in self._bases(settings):
             self._examine_values([setting for setting in changes if self._is_known(setting, base)], base)
 
     def _is_known(self, setting: Setting, base: "Base") -> bool:
@@ -444,6 +476,24 @@ def _profiles() -> list[str]:
 
 def _typed(override: "Override") -> str:
     return str(override.input_line).partition("=")[2]
+
+
+def _sweeper(master: "DictConfig") -> dict[str, Any]:
+    """The settings of the sweeper; empty where the experiment lacks its profile, which `_own_faults` reports."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        settings: Any = OmegaConf.to_container(master.hydra.sweeper, resolve=True)
+    except OmegaConfBaseException:
+        return {}
+    return dict(settings)
+
+
+def _no_list(override: "Override") -> Fault:
+    """The fault of an interval where no search is made."""
+    text, limit = "an interval has no list of values", "a,b,c or range(start,stop,step)"
+    return Fault(override.key_or_group, _typed(override), text, limit)
 
 
 def _no_grid(typed: "list[Override]", params: dict[str, str], grids: dict[str, dict[str, str]]) -> Iterator[Fault]:

@@ -275,6 +275,21 @@ class Recorder:
         self.flush()
         self._do(parent, "close", status=status, ended=_now(), later={"rows": rows})
 
+    def note(
+        self, run_id: str, params: Mapping[str, str], tags: Mapping[str, str], metrics: Iterable[tuple[str, int, float]]
+    ) -> None:
+        """Add to what is recorded of a run, in whatever state it is.
+
+        Args:
+            run_id: what `open_sweep` or `start` gave.
+            params: recorded for good: to record one again with another value is an error.
+            tags: replace those of the same name.
+            metrics: (name, step, value).
+        """
+        now = _now()
+        rows = [_row(name, value, now, step) for name, step, value in metrics]
+        self._do(run_id, "note", params=dict(params), tags=dict(tags), rows=rows)
+
     def rows(self, parent: str, prints: Sequence[str] = ()) -> list[summary.Row]:
         """Mean, interval and n of every setting of a sweep, from all its runs in the store.
 

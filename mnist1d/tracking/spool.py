@@ -175,6 +175,8 @@ def _apply(journal: Path, writer: Writer, ids: dict[str, str]) -> None:
             ids[journal.stem] = run = writer.create(**entry, again=True)
         elif do == "log":
             writer.log(run, rows=map(tuple, entry["rows"]))
+        elif do == "note":
+            writer.note(run, **{**entry, "rows": map(tuple, entry["rows"])})
         elif do == "close":
             writer.close(run, **entry)
         else:

@@ -50,6 +50,11 @@ class Writer:
         """Write metrics."""
         self.client.log_batch(run_id, metrics=[Metric(*row) for row in rows])
 
+    def note(self, run_id: str, *, params: Mapping[str, str], tags: Mapping[str, str], rows: Iterable[Row]) -> None:
+        """Add to what is recorded of a run, in whatever state it is."""
+        own = [Param(key, value) for key, value in params.items()], [RunTag(key, value) for key, value in tags.items()]
+        self.client.log_batch(run_id, [Metric(*row) for row in rows], *own)
+
     def finish(
         self,
         run_id: str,

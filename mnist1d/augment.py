@@ -86,7 +86,7 @@ def shift(x: Tensor, shifts: Tensor) -> Tensor:
 
 
 def stretch(x: Tensor, factors: Tensor) -> Tensor:
-    """Signals ``[..., length]`` made longer around their middle by factors ``[...]``; ends are joined, gaps filled in lines."""
+    """Signals ``[..., length]`` made longer around their middle by factors ``[...]``; read in a circle and linearly."""
     length, positions = x.shape[-1], centred_positions(x)
     source = positions / factors[..., None] + (length - 1) / 2
     left = source.floor()

@@ -1,4 +1,4 @@
-"""Classification with the options of a training recipe: what is done to inputs, targets, rates, weights and predictions.
+"""Classification with a training recipe: what is done to inputs, targets, rates, weights and predictions.
 
 Each option is a number of its own for every member of a stack, but for `task.detrend`. With all of them at their
 defaults the numbers are those of `task=classification`.
@@ -41,8 +41,9 @@ class ShiftedPredictor(nn.Module):
         """Inputs ``[N, batch, length]`` -> logits ``[N, batch, classes]``."""
         x = detrend(x) if self.level else x
         if not any(self.reach):
-            return self.model(x)
-        total = 0
+            logits: Tensor = self.model(x)
+            return logits
+        total = x.new_zeros(())
         for by in range(-max(self.reach), max(self.reach) + 1):
             shares = [(abs(by) <= reach) / (2 * reach + 1) for reach in self.reach]
             moved = shift(x, torch.tensor([[by]], device=x.device).expand(x.shape[:2]))

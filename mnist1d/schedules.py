@@ -11,9 +11,9 @@ FIRST, LAST = 1 / 25, 1e-4 / 25
 def share_of_rate(schedule: str, warmup: float, step: int, steps: int) -> float:
     """What the learning rate is multiplied by in one of `steps` optimiser steps, counted from 0.
 
-    It rises over the first ``warmup * steps`` steps, for one_cycle along half a cosine from 1/25 (Smith & Topin 2019), else
-    in a line from 0. Then it is 1 (constant), or falls along half a cosine: to 0 (cosine, Loshchilov & Hutter 2017), or
-    to 1/250,000 at the last step (one_cycle).
+    It rises over the first ``warmup * steps`` steps, for one_cycle along half a cosine from 1/25 (Smith & Topin 2019),
+    else in a line from 0. Then it is 1 (constant), or falls along half a cosine: to 0 (cosine, Loshchilov & Hutter
+    2017), or to 1/250,000 at the last step (one_cycle).
 
     Raises ValueError for an unknown schedule.
     """

@@ -15,6 +15,7 @@ TITLES = {
     "activation_transfer": "Transfer of a learned activation function",
     "simclr": "SimCLR",
     "pooling": "Pooling",
+    "leaderboard": "Leaderboard",
 }
 """Experiment -> its heading, in the order of the paper and of the report."""
 

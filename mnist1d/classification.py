@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,21 @@ from mnist1d.stack import StackedModel, build_member
 
 EVAL_ROWS = 1000
 """Rows evaluated at once per member: keeps the peak memory of an evaluation near that of a training step."""
+
+
+class Predictor(Protocol):
+    """What can be evaluated: a stack of models, or what its members say together with something else."""
+
+    size: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Inputs ``[N, batch, length]`` -> logits ``[N, batch, classes]``."""
+
+    def train(self, mode: bool = True) -> Any:
+        """As `torch.nn.Module.train`."""
+
+    def eval(self) -> Any:
+        """As `torch.nn.Module.eval`."""
 
 
 def train_steps(
@@ -50,7 +65,7 @@ def train_steps(
 
 
 @torch.no_grad()
-def evaluate(model: StackedModel, splits: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+def evaluate(model: Predictor, splits: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """Mean cross-entropy and accuracy in [0, 1] of every member on whole splits.
 
     Args:
@@ -67,7 +82,7 @@ def evaluate(model: StackedModel, splits: dict[str, tuple[Tensor, Tensor]]) -> d
     return metrics
 
 
-def _score(model: StackedModel, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _score(model: Predictor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     x, y = (values.expand(model.size, *values.shape[1:]) for values in (x, y))
     loss = torch.zeros(model.size, dtype=torch.float64, device=x.device)
     hits = torch.zeros(model.size, dtype=torch.int64, device=x.device)
@@ -79,7 +94,7 @@ def _score(model: StackedModel, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def class_accuracies(model: StackedModel, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def class_accuracies(model: Predictor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Share of each digit's samples that every member classifies right: ``{"test/acc_class_0": [N], …}``, float64.
 
     Args:
@@ -101,6 +116,7 @@ class StackedClassification(StackedProblem):
     def __init__(self, runs: Sequence[Run]) -> None:
         super().__init__(runs)
         self.model = StackedModel([build_member(partial(make_member, run), run.seed) for run in runs])
+        self.predictor: Predictor = self.model
         self._batches: Batches | StreamBatches
 
     def begin(self) -> None:
@@ -114,9 +130,9 @@ class StackedClassification(StackedProblem):
     def measure(self, step: int) -> dict[str, Tensor]:
         """Loss and accuracy on all splits where the schedule evaluates; at the end also by digit."""
         schedule = self.data.schedule
-        metrics = evaluate(self.model, self.data.measured) if schedule.evaluates(step) else {}
+        metrics = evaluate(self.predictor, self.data.measured) if schedule.evaluates(step) else {}
         if step == schedule.max_steps - 1:
-            metrics |= class_accuracies(self.model, *self.data.splits["test"])
+            metrics |= class_accuracies(self.predictor, *self.data.splits["test"])
         return metrics
 
     def own_state(self) -> dict[str, Any]:

@@ -22,6 +22,17 @@ def cross_entropy_stacked(logits: Tensor, labels: Tensor) -> Tensor:
     return _CrossEntropy.apply(logits, labels.expand(logits.shape[:2]).unsqueeze(-1))
 
 
+def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor) -> Tensor:
+    """`cross_entropy_stacked` against targets of which a share `smoothing` [N] is spread evenly over all classes."""
+    spread = smoothing.view(-1, 1, 1).to(logits)
+    target = (
+        (spread / logits.shape[-1])
+        .expand_as(logits)
+        .scatter_add(-1, labels.expand(logits.shape[:2]).unsqueeze(-1), (1 - spread).expand(*logits.shape[:2], 1))
+    )
+    return -(target * logits.log_softmax(-1)).sum(-1).mean(1)
+
+
 class _CrossEntropy(torch.autograd.Function):
     """Writes out the softmax: torch's own is three times slower on rows as short as ten classes.
 

@@ -24,6 +24,7 @@ from mnist1d.spelling import spelled
 SEEDS = ("seed", "data.seed")
 # Keys that follow from others: naming both would say the same thing twice.
 FOLLOWS = {"model.input_size": {"data.final_seq_length", "data.name"}}
+FOLLOWS["task._target_"] = {"task.name"}
 FOLLOWS |= {f"model.{key}": {"data.name"} for key in ("step_size", "row_length", "colours")}
 _NOT_IN_NAMES = re.compile(r"[^\w.\- ]+")
 

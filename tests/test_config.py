@@ -294,6 +294,20 @@ MESSAGES = {
     "task=metalearn_activation model=shallow optimizer=rmsprop data=digits": (
         "task.trials=20  digits has no fresh samples: another seed would test on what was seen; allowed: 0"
     ),
+    "task=recipe data=digits task.shift=1": (
+        "data.name=digits  training signals of task=recipe are shifted, stretched or disturbed; images are none; "
+        "allowed: data of the generator"
+    ),
+    "task=recipe data.feature_order=reversed task.iid_noise_scale=0.1": (
+        "data.feature_order=reversed  training signals of task=recipe are shifted, stretched or disturbed, in the "
+        "order in which they are made; allowed: original"
+    ),
+    "task=recipe data.shuffle_seq=true task.scale_coeff=0.1": (
+        "data.shuffle_seq=true  training signals of task=recipe are shifted, stretched or disturbed, in the order "
+        "in which they are made; allowed: false"
+    ),
+    "task=recipe task.average_decay=1": "task.average_decay=1  must be a number from 0 and below 1",
+    "task=recipe task.rate_schedule=step": ("task.rate_schedule=step  must be one of constant, cosine, one_cycle"),
     "task=lottery data=digits": (
         "task.follow_ups=[fresh,reversed,shuffled,half_swapped,chunk_shuffled]  "
         "digits has no fresh samples: another seed would test on what was seen; allowed: []"

@@ -79,6 +79,7 @@ BASES = {
     "tcn": ["model=tcn"],
     "attention": ["model=attention"],
     "sgd": ["optimizer=sgd"],
+    "recipe": ["task=recipe"],
     "lottery": ["task=lottery"],
     "contrastive": ["task=contrastive", "model=cnn"],
     "rmsprop": ["optimizer=rmsprop"],
@@ -102,6 +103,9 @@ NUMBERS = {
     "tcn": "model.kernel_size=5 model.blocks=2",
     "attention": "model.width=64 model.heads=2",
     "sgd": "optimizer.momentum=0.5",
+    "recipe": """task.detrend=true task.shift=1 task.dilation=0.1 task.scale_coeff=0.1 task.corr_noise_scale=0.1
+        task.iid_noise_scale=0.1 task.shear_scale=0.1 task.label_smoothing=0.1 task.rate_schedule=cosine task.warmup=0.1
+        task.average_decay=0.9 task.test_shift=1""",
     "lottery": """task.criterion=random task.rounds=99 task.schedule=geometric task.final_sparsity=0.9 task.rate=0.1
         task.scope=global task.prune_biases=false task.mask_step=1 task.rewind_step=1 task.init=xavier
         task.shuffle_masks=true task.ticket_round=1 task.follow_ups=[fresh] task.follow_up_inits=[rewound]

@@ -16,6 +16,7 @@ TITLES = {
     "simclr": "SimCLR",
     "pooling": "Pooling",
     "tune": "Tuning of learning rate and weight decay",
+    "leaderboard": "Leaderboard",
 }
 """Experiment -> its heading, in the order of the paper and of the report."""
 

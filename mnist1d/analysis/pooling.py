@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +30,7 @@ from mnist1d.analysis import figures
 from mnist1d.analysis.figures import Look
 from mnist1d.analysis.intervals import Interval, basis, holm, interval_of, shown, span, t_interval, t_p_outside
 from mnist1d.analysis.page import NoRuns, Page, Picture, Statistic, Table
+from mnist1d.analysis.parameters import parameters
 from mnist1d.analysis.protocol import MISSING, command, finished, missing, one_protocol
 from mnist1d.analysis.read import Runs
 from mnist1d.analysis.statistics import difference, level
@@ -82,7 +82,7 @@ def comparable(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     kept, remarks = one_protocol(table.assign(train_samples=size, **hidden), _AXES)
     kept, others = _two_widths(kept.drop(columns=list(hidden)))
     percent = {name: 100 * kept[key].astype(float) for name, key in MEASURES.items() if key in kept}
-    counts = [_parameters(run) for run in kept.to_dict("records")]
+    counts = [parameters(run) for run in kept.to_dict("records")]
     return kept.assign(parameters=counts, **percent), (*remarks, *others)
 
 
@@ -99,20 +99,6 @@ def _two_widths(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         for (kind, width), group in table[~ours].groupby(["model.pooling", "model.channels"])
     ]
     return table.assign(pooling=pooling.mask(is_matched, "matched"))[ours], remarks
-
-
-def _parameters(run: dict[Any, Any]) -> int:
-    """Parameters of a run's CNN: convolutions of padding 1, then one linear layer on channels x positions."""
-    channels, inputs, positions = int(run["model.channels"]), 1, int(run["data.final_seq_length"])
-    count = 0
-    for kernel in run["model.kernel_sizes"]:
-        count += channels * (inputs * kernel + 1)
-        positions, inputs = positions + 3 - kernel, channels
-        if run["model.pooling"] == "stride":
-            positions = (positions + 1) // 2
-        elif run["model.pooling"] != "none":
-            positions //= 2
-    return count + int(run["model.num_classes"]) * (channels * positions + 1)
 
 
 def _missing(table: pd.DataFrame) -> list[str]:

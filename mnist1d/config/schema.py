@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from mnist1d.config.describe import allowed, choices
 from mnist1d.config.faults import Conflict, Fault
 from mnist1d.config.section import Decay, Positive, Section, Seed, Share, Size
-from mnist1d.config.tasks import Classification, Contrastive, Lottery, MetalearnActivation, MetalearnLr
+from mnist1d.config.tasks import Classification, Contrastive, Lottery, MetalearnActivation, MetalearnLr, Recipe
 from mnist1d.image_sets import IMAGE_SETS, ImageSet, part_sizes
 from mnist1d.spelling import nearest
 
@@ -380,7 +380,7 @@ class Run(Section):
     plan: bool = Field(description="show what would run, and train nothing")
     sync: bool = Field(description="record what was kept while a server was away, and train nothing")
     task: Annotated[
-        Classification | Lottery | Contrastive | MetalearnLr | MetalearnActivation, Field(discriminator="name")
+        Classification | Recipe | Lottery | Contrastive | MetalearnLr | MetalearnActivation, Field(discriminator="name")
     ]
     model: Model
     data: AnyData
@@ -411,6 +411,8 @@ class Run(Section):
             yield Conflict("profile", self.profile, f"experiment {self.experiment} has none", ", ".join(self.profiles))
 
     def _task_conflicts(self) -> Iterator[Fault]:
+        if isinstance(self.task, Recipe) and self.task.augments:
+            yield from self._augmentation_conflicts()
         if isinstance(self.task, Contrastive):
             yield from self._contrastive_conflicts(self.task)
         if isinstance(self.task, MetalearnLr | MetalearnActivation):
@@ -421,6 +423,16 @@ class Run(Section):
             if isinstance(self.data, Images) and (value := getattr(self.task, key, None)):
                 text = f"{self.data.name} has no fresh samples: another seed would test on what was seen"
                 yield Conflict(f"task.{key}", value, text, limit)
+
+    def _augmentation_conflicts(self) -> Iterator[Fault]:
+        """The generator's transformations are of signals, as it makes them."""
+        data, what = self.data, "training signals of task=recipe are shifted, stretched or disturbed"
+        if not isinstance(data, Signals):
+            yield Conflict("data.name", data.name, f"{what}; images are none", "data of the generator")
+        elif data.shuffle_features or data.shuffle_seq or data.feature_order != "original":
+            key = next((key for key in ("shuffle_features", "shuffle_seq") if getattr(data, key)), "feature_order")
+            limit = "original" if key == "feature_order" else "false"
+            yield Conflict(f"data.{key}", getattr(data, key), f"{what}, in the order in which they are made", limit)
 
     def _contrastive_conflicts(self, task: Contrastive) -> Iterator[Fault]:
         if not {"kernel_sizes", "pooling"} <= self.model.options.keys():

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from mnist1d.config.faults import Conflict, Fault
-from mnist1d.config.section import Count, Positive, Section, Seed, Share, Size
+from mnist1d.config.section import Count, Decay, Positive, Section, Seed, Share, Size
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
@@ -39,6 +39,54 @@ class Classification(Task):
     """Classify digits."""
 
     name: Literal["classification"] = Field(description="what is learned: a file in conf/task/")
+
+
+class Recipe(Task):
+    """Classify digits, with what may be done to training batches, targets, rate, weights and predictions."""
+
+    values = frozenset(
+        {
+            "task.shift",
+            "task.dilation",
+            "task.scale_coeff",
+            "task.corr_noise_scale",
+            "task.iid_noise_scale",
+            "task.shear_scale",
+            "task.label_smoothing",
+            "task.rate_schedule",
+            "task.warmup",
+            "task.average_decay",
+            "task.test_shift",
+        }
+    )
+
+    name: Literal["recipe"] = Field(description="what is learned: a file in conf/task/")
+    detrend: bool = Field(description="take mean and least-squares slope from every signal, in training and evaluation")
+    shift: Count = Field(description="training signals are shifted in a circle by up to this many positions either way")
+    dilation: Decay = Field(description="training signals are made longer or shorter by up to this share")
+    scale_coeff: Size = Field(description="width of the random amplitude of training signals, around 1")
+    corr_noise_scale: Size = Field(description="size of the smooth noise added to training signals")
+    iid_noise_scale: Size = Field(description="size of the white noise added to training signals")
+    shear_scale: Size = Field(description="size of the random slope added to training signals")
+    label_smoothing: Decay = Field(description="share of a training target that is spread evenly over all classes")
+    rate_schedule: Literal["constant", "cosine", "one_cycle"] = Field(
+        description="how the learning rate goes on from optimizer.lr after the warm-up"
+    )
+    warmup: Decay = Field(description="share of the steps in which the learning rate rises")
+    average_decay: Decay = Field(
+        description="decay of a running mean of the weights, evaluated in their place; 0: none"
+    )
+    test_shift: Count = Field(description="logits are averaged over circular shifts of up to this many positions")
+
+    @property
+    def augments(self) -> bool:
+        """Whether training signals are changed at random."""
+        return any((self.shift, self.dilation, self.scale_coeff, *self.additions))
+
+    @property
+    def additions(self) -> tuple[float, float, float]:
+        """Scales of what is added to training signals: smooth noise, white noise, slope."""
+        return self.corr_noise_scale, self.iid_noise_scale, self.shear_scale
 
 
 class Lottery(Task):

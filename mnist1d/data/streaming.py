@@ -25,7 +25,7 @@ from mnist1d.data.templates import get_templates
 if TYPE_CHECKING:
     from mnist1d.config import Data
 
-__all__ = ["population", "stream"]
+__all__ = ["nuisances", "population", "stream"]
 
 _BLOCK = 4096  # samples made at once on a CPU: their intermediates stay in its cache
 
@@ -66,7 +66,7 @@ class _Source:
         # Each row twice over: every circular shift of it is then a window of it.
         self.windows = self._tensor(np.concatenate([table, table], axis=2).ravel()).unfold(0, length, 1)
         self.filter = self._tensor(args.corr_noise_scale * _filter(length))
-        self.ramp = self._tensor(np.linspace(-0.5, 0.5, length))
+        self.ramp = self._tensor(_ramp(length))
         self.resampling = self._tensor(resample(np.eye(length), args.final_seq_length)[:, order] / deviation)
         self.offset = self._tensor(np.full(args.final_seq_length, -mean / deviation))
 
@@ -123,6 +123,23 @@ def _filter(length: int) -> Floats:
     return gaussian_filter1d(np.eye(length), NOISE_WIDTH, axis=-1)
 
 
+def _ramp(length: int) -> Floats:
+    """What shear subtracts, [length]."""
+    return np.linspace(-0.5, 0.5, length)
+
+
+def nuisances(args: Arguments) -> tuple[Floats, Floats, Floats]:
+    """What the generator adds to signals, at scale 1, as it shows in a standardised sample of L resampled points.
+
+    Returns:
+        Two matrices that turn standard normals ``[n, L]`` into correlated and into independent noise
+        ``[n, final_seq_length]``, and the slope ``[final_seq_length]`` that a shear subtracts.
+    """
+    _, deviation = population(args)
+    reading = resample(np.eye(args.length), args.final_seq_length) / deviation
+    return _filter(args.length) @ reading, reading, _ramp(args.length) @ reading
+
+
 @lru_cache(maxsize=64)
 def population(args: Arguments) -> tuple[float, float]:
     """Mean and standard deviation, over samples and positions, that data sets of these arguments tend to.
@@ -133,7 +150,7 @@ def population(args: Arguments) -> tuple[float, float]:
     first, second, silent = _signal_moments(args)
     reading = resample(np.eye(args.length), args.final_seq_length)
     filtered = args.corr_noise_scale * _filter(args.length)
-    ramp = np.linspace(-0.5, 0.5, args.length)
+    ramp = _ramp(args.length)
     moments = (
         (1 + args.scale_coeff**2 / 12) * second  # a uniform on [-1/2, 1/2) has variance 1/12
         + silent * (filtered.T @ filtered)

@@ -8,11 +8,11 @@ from functools import partial
 from heapq import heapreplace
 
 import torch
-from torch import Tensor, nn
 
 from mnist1d import hardware
 from mnist1d.classification import EVAL_ROWS
 from mnist1d.config import Run
+from mnist1d.footprint import saved_bytes
 from mnist1d.loss import cross_entropy_stacked
 from mnist1d.optim import make_optimizer
 from mnist1d.plan import Stack, signature
@@ -61,21 +61,6 @@ class Member:
     unrolled: int
     weights: int
     activations: int
-
-
-def saved_bytes(module: nn.Module, x: Tensor) -> int:
-    """Bytes of activations that autograd keeps for the backward pass of ``module(x)``, storages counted once."""
-    storages: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        module(x).sum()
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), x)}
-    return sum(size for pointer, size in storages.items() if pointer not in known)
 
 
 def measure_member(run: Run) -> Member:

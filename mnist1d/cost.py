@@ -9,11 +9,11 @@ from heapq import heapreplace
 
 import torch
 from hydra.utils import get_class
-from torch import Tensor, nn
 
 from mnist1d import hardware
 from mnist1d.classification import EVAL_ROWS
 from mnist1d.config import Fault, Run
+from mnist1d.footprint import saved_bytes
 from mnist1d.limits import row_bytes
 from mnist1d.loss import cross_entropy_stacked
 from mnist1d.optim import make_optimizer
@@ -59,21 +59,6 @@ class Member:
     weights: int
     activations: int
     largest: int
-
-
-def saved_bytes(module: nn.Module, x: Tensor) -> list[int]:
-    """Sizes of the activations that autograd keeps for the backward pass of ``module(x)``, storages counted once."""
-    storages: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage._cdata] = storage.nbytes()  # data_ptr() is 0 for all tensors without values
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        module(x).sum()
-    known = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), x)}
-    return [size for pointer, size in storages.items() if pointer not in known]
 
 
 def measure_member(run: Run) -> Member:

@@ -60,11 +60,12 @@ class Member:
 
 @dataclass(frozen=True)
 class Trained(Event):
-    """A fit is over; seconds of wall-clock time and of all processor cores that it took."""
+    """A fit is over; seconds of wall-clock time and of all processor cores that it took, and a step of the latter."""
 
     members: list[Member]
     wall: float
     cpu: float
+    step_cpu: float
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def train(stack: Stack, tell: Callable[[Event], None]) -> None:
     try:
         for part, module in fit(stack, lambda part: [Live(part, tell)]):
             ended = time.perf_counter(), time.process_time()
-            tell(Trained(part.indices, members(module), ended[0] - began[0], ended[1] - began[1]))
+            wall, cpu = ended[0] - began[0], ended[1] - began[1]
+            tell(Trained(part.indices, members(module), wall, cpu, module.pace))
             began = time.perf_counter(), time.process_time()
     except NotTaken:
         raise

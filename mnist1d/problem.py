@@ -6,9 +6,11 @@ them failed, and makes resuming exact.
 """
 
 import math
+import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
@@ -72,6 +74,7 @@ class StackedProblem(pl.LightningModule):
     Attributes:
         histories: what each member measured so far.
         done: finished optimiser steps.
+        paces: processor time per step of every block so far, in seconds, of all cores and members, evaluations apart.
         begun: whether training is under way: everything is built and, after a resume, restored.
     """
 
@@ -83,6 +86,7 @@ class StackedProblem(pl.LightningModule):
         self.runs = list(runs)
         self.histories = [History() for _ in runs]
         self.done = 0
+        self.paces: list[float] = []
         self.begun = False
         self._restored: dict[str, Any] | None = None
 
@@ -120,6 +124,11 @@ class StackedProblem(pl.LightningModule):
         """What is kept of a member: the `state_dict` of its plain module, on the CPU."""
         return self.model.member_state(member)
 
+    @property
+    def pace(self) -> float:
+        """Seconds of processor time per step: their median over blocks, little moved by other work on the machine."""
+        return median(self.paces)
+
     # -- how it is trained -------------------------------------------------------------------------------
 
     @property
@@ -150,7 +159,9 @@ class StackedProblem(pl.LightningModule):
     def training_step(self, _batch: int, _index: int) -> dict[str, Any]:
         """One block of optimiser steps for all members."""
         stop = self.data.stops[bisect_right(self.data.stops, self.done)]
+        began = time.process_time()
         losses = self.train_block(range(self.done, stop))
+        self.paces.append((time.process_time() - began) / (stop - self.done))
         self._count(stop - self.done)
         self.done = stop
         metrics = self.measure(stop - 1)
@@ -189,6 +200,7 @@ class StackedProblem(pl.LightningModule):
         """Keep what Lightning does not: the position, the members' histories and the problem's own state."""
         checkpoint["stack"] = {
             "done": self.done,
+            "paces": self.paces,
             "own": self.own_state(),
             "histories": [{"metrics": h.metrics, "failure": h.failure} for h in self.histories],
         }
@@ -196,5 +208,5 @@ class StackedProblem(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Inverse of `on_save_checkpoint`; the problem's own state is set in `on_train_start`."""
         self._restored = checkpoint["stack"]
-        self.done = checkpoint["stack"]["done"]
+        self.done, self.paces = checkpoint["stack"]["done"], checkpoint["stack"]["paces"]
         self.histories = [History(**history) for history in checkpoint["stack"]["histories"]]

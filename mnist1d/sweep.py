@@ -265,8 +265,9 @@ class Sweep:
 
     def _record(self, event: Trained) -> None:
         """Write final metrics and weights of a trained stack and end its runs."""
-        # wall: how long the run was under way; cpu: its share of what the stack used
-        resources = {"wall_seconds": event.wall, "cpu_seconds": event.cpu / len(event.indices)}
+        # wall: how long the run was under way; cpu: its share of what the stack used, in all and in a typical step
+        shares = {"cpu_seconds": event.cpu, "step_cpu_seconds": event.step_cpu}
+        resources = {"wall_seconds": event.wall, **{name: used / len(event.indices) for name, used in shares.items()}}
         for n, index in self._unrecorded(event.indices):
             member = event.members[n]
             if member.failure is not None:

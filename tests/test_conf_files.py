@@ -21,6 +21,7 @@ GROUPS = [file for file in FILES if file.parent != CONF]
 
 NEEDS = {
     "task=contrastive": ["model=cnn"],
+    "task=embedding": ["model=logistic", "optimizer=sgd"],
     "task=metalearn_activation": ["model=shallow", "optimizer=rmsprop"],
     "task=metalearn_lr": ["model=shallow", "optimizer=sgd", "optimizer.momentum=0"],
 }

@@ -95,6 +95,7 @@ def test_every_run_is_a_child_named_by_what_was_swept(sweep: tuple[Path, subproc
         assert {"mnist1d.git", "mnist1d.versions", "mnist1d.machine", "mnist1d.sweep"} <= run.data.tags.keys()
         assert run.data.metrics["time/wall_seconds"] > 0
         assert run.data.metrics["time/cpu_seconds"] > 0
+        assert run.data.metrics["time/step_cpu_seconds"] > 0
     assert len({run.data.tags["mnist1d.fingerprint"] for run in children.values()}) == 4
 
 

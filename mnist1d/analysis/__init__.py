@@ -8,6 +8,7 @@ module is light, so that the command line can be checked before anything heavy i
 
 TITLES = {
     "classification": "Classification",
+    "tsne": "t-SNE",
     "lottery": "Lottery tickets",
     "double_descent": "Double descent",
     "metalearn_lr": "Metalearning a learning rate",
@@ -15,6 +16,7 @@ TITLES = {
     "activation_transfer": "Transfer of a learned activation function",
     "simclr": "SimCLR",
     "pooling": "Pooling",
+    "efficiency": "Efficiency",
     "tune": "Tuning of learning rate and weight decay",
     "leaderboard": "Leaderboard",
 }

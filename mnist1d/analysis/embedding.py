@@ -88,26 +88,33 @@ def tsne(values: Array, seed: int) -> Array:
         return TSNE(metric="cosine", perplexity=PERPLEXITY, random_state=seed).fit_transform(values)
 
 
-def draw(ax: Axes, places: Array, labels: Array, title: str) -> Axes:
+def draw(ax: Axes, places: Array, labels: Array, title: str, *, size: float = 14, named: bool = True) -> Axes:
     """Draw every sample as its digit, and each digit large at the median of its samples.
 
     places  # [rows, 2]
     labels  # [rows]
+    size    of a sample, in square points
+    named   whether there are large digits
     """
     digits = np.unique(labels)
     for digit in digits:
         x, y = places[labels == digit].T
-        ax.scatter(x, y, s=14, marker=f"${digit}$", color=COLORS[digit], linewidth=0)
-    medians = np.array([np.median(places[labels == digit], axis=0) for digit in digits])
-    halo = [patheffects.withStroke(linewidth=3, foreground="white")]
-    for digit, (x, y) in zip(digits, apart(medians, 0.06 * np.ptp(places, axis=0).max()), strict=True):
-        label = ax.text(x, y, str(digit), ha="center", va="center", fontsize=13, fontweight="bold", color=INK, zorder=3)
-        label.set(path_effects=halo)
+        ax.scatter(x, y, s=size, marker=f"${digit}$", color=COLORS[digit], linewidth=0)
+    if named:
+        _name(ax, places, labels, digits)
     ax.set_title(title)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(True)
     ax.set_aspect("equal", "datalim")
     return ax
+
+
+def _name(ax: Axes, places: Array, labels: Array, digits: Array) -> None:
+    medians = np.array([np.median(places[labels == digit], axis=0) for digit in digits])
+    halo = [patheffects.withStroke(linewidth=3, foreground="white")]
+    for digit, (x, y) in zip(digits, apart(medians, 0.06 * np.ptp(places, axis=0).max()), strict=True):
+        label = ax.text(x, y, str(digit), ha="center", va="center", fontsize=13, fontweight="bold", color=INK, zorder=3)
+        label.set(path_effects=halo)
 
 
 def apart(places: Array, least: float) -> Array:

@@ -73,13 +73,14 @@ def plot_band(
     steps: NDArray[np.number],
     values: NDArray[np.floating],
     look: Look,
-    marked: tuple[int, int] | None = None,
+    marked: tuple[int, int] | list[int] | None = None,
 ) -> Axes:
     """Draw the mean over seeds against the step, or another axis, with its 95% t interval at every step as a band.
 
     steps   # [step], ascending
     values  # [seed, step], in the unit of the axis; nan where a seed was not evaluated, but in all of them nowhere
-    marked  first step with a marker, and every how many follow; None: about six, open and filled ones by turns
+    marked  first step with a marker, and every how many follow, or a list of all that have one; None: about six, open
+            and filled ones by turns
     A step with one seed has a mean and no band.
     """
     bounds = [t_interval(column[np.isfinite(column)]) for column in values.T]

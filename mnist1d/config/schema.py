@@ -13,7 +13,15 @@ from pydantic.fields import FieldInfo
 from mnist1d.config.describe import allowed, choices
 from mnist1d.config.faults import Conflict, Fault
 from mnist1d.config.section import Decay, Positive, Section, Seed, Share, Size
-from mnist1d.config.tasks import Classification, Contrastive, Lottery, MetalearnActivation, MetalearnLr, Recipe
+from mnist1d.config.tasks import (
+    Classification,
+    Contrastive,
+    Embedding,
+    Lottery,
+    MetalearnActivation,
+    MetalearnLr,
+    Recipe,
+)
 from mnist1d.image_sets import IMAGE_SETS, ImageSet, part_sizes
 from mnist1d.spelling import nearest
 
@@ -380,7 +388,8 @@ class Run(Section):
     plan: bool = Field(description="show what would run, and train nothing")
     sync: bool = Field(description="record what was kept while a server was away, and train nothing")
     task: Annotated[
-        Classification | Recipe | Lottery | Contrastive | MetalearnLr | MetalearnActivation, Field(discriminator="name")
+        Classification | Recipe | Lottery | Contrastive | MetalearnLr | MetalearnActivation | Embedding,
+        Field(discriminator="name"),
     ]
     model: Model
     data: AnyData
@@ -419,6 +428,8 @@ class Run(Section):
             yield from self._metalearning_conflicts()
         if isinstance(self.task, Lottery):
             yield from self._lottery_conflicts(self.task)
+        if isinstance(self.task, Embedding):
+            yield from self._embedding_conflicts(self.task)
         for key, limit in (("follow_ups", "[]"), ("trials", "0")):
             if isinstance(self.data, Images) and (value := getattr(self.task, key, None)):
                 text = f"{self.data.name} has no fresh samples: another seed would test on what was seen"
@@ -471,6 +482,22 @@ class Run(Section):
         if task.follow_ups and task.follow_up_batch_size > rows and not self.data.stream:
             text, limit = f"more than the {rows} training samples", f"a whole number from 1 to {rows}"
             yield Conflict("task.follow_up_batch_size", task.follow_up_batch_size, text, limit)
+
+    def _embedding_conflicts(self, task: Embedding) -> Iterator[Fault]:
+        """What t-SNE asks of the rest: its own descent, the linear model it is set beside, and enough samples."""
+        rule, (train, held_out, test) = self.optimizer, self.data.rows
+        if self.model.name != "logistic":
+            text = "is not the linear model that task=embedding sets neighbours beside"
+            yield Conflict("model.name", self.model.name, text, "logistic")
+        if not isinstance(rule, SGD) or rule.weight_decay:
+            text = "task=embedding moves by gradient descent with momentum"
+            yield Conflict("optimizer.name", rule.name, text, "sgd with weight_decay 0")
+        if self.data.stream:
+            yield Conflict("data.stream", True, "a stream has no samples to put into the plane", "false")
+        for key, most in (("perplexity", (train + held_out + test - 1) // 3), ("neighbours", train + held_out)):
+            if (value := getattr(task, key)) > most:
+                text = f"too many for {train + held_out} training and {test} test samples"
+                yield Conflict(f"task.{key}", value, text, f"a whole number from 1 to {most}")
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

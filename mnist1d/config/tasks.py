@@ -235,3 +235,22 @@ class Contrastive(Task):
         """Every step sees two views."""
         del batch_size
         return 2 * max_steps
+
+
+class Embedding(Task):
+    """Put the samples into the plane by t-SNE: `early_steps` iterations, then `trainer.max_steps` more."""
+
+    name: Literal["embedding"] = Field(description="what is learned: a file in conf/task/")
+    perplexity: Positive = Field(description="how many neighbours a sample has, softly counted")
+    early_steps: Positive = Field(description="first iterations, in which neighbours attract one another more")
+    exaggeration: Annotated[float, Field(ge=1)] = Field(description="how many times more")
+    neighbours: Positive = Field(description="neighbours that vote and are counted in the scores")
+
+    def steps(self, max_steps: int) -> int:
+        """Both phases."""
+        return self.early_steps + max_steps
+
+    def work(self, max_steps: int, batch_size: int) -> float:
+        """Whatever the batch: an iteration over 5000 samples takes as long as 70 steps of logistic regression."""
+        del batch_size
+        return 70 * self.steps(max_steps)

@@ -186,7 +186,8 @@ MESSAGES = {
         "task.train_on=all  a stream has no samples but those for training; allowed: train"
     ),
     "trainer.matmul_precision=bf16": ("trainer.matmul_precision=bf16  must be one of highest, high, medium"),
-    "claim=pooling": "claim=pooling  claims are no part of a run: analyze.py judges them",
+    "claim=pooling": "claim=pooling  claims are no part of a run: analyze.py reads them",
+    "page=pooling": "page=pooling  pages are no part of a run: analyze.py reads them",
     "data.padding=36": "data.padding=36  must be two whole numbers of at least 0, as [a,b]",
     "data.padding.0=61": (
         "data.padding=[61,60]  the first number must not exceed the second; "

@@ -20,7 +20,7 @@ from mnist1d.optim import make_optimizer
 from mnist1d.plan import Stack, signature
 from mnist1d.reuse import make_member
 from mnist1d.spelling import size
-from mnist1d.stack import StackedModel, build_member
+from mnist1d.stack import StackedModel, build_member, member_generator
 
 GIB = 2**30
 PROBE_SECONDS = 0.03
@@ -73,7 +73,7 @@ def measure_member(run: Run) -> Member:
 
 
 def _measured(run: Run) -> Member:
-    model = StackedModel([build_member(partial(make_member, run), run.seed)])
+    model = _members(run, 1)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     saved = saved_bytes(model, torch.zeros(1, run.data.batch_size, run.data.final_seq_length))
     working = 4 * weights + sum(saved)
@@ -127,6 +127,13 @@ def _weights_of_problem(run: Run) -> int:
     with torch.device("meta"):
         problem = get_class(run.task.target)([run])
     return sum(p.numel() * p.element_size() for p in problem.parameters())
+
+
+def _members(run: Run, size: int) -> StackedModel:
+    """A throwaway stack of equal members; what they draw takes nothing from the program's own generator."""
+    model = StackedModel([build_member(partial(make_member, run), run.seed)] * size)
+    model.draw_from([member_generator(run.seed, "dropout")] * size)
+    return model
 
 
 def most_members(runs: Sequence[Run]) -> dict[str, int]:
@@ -200,7 +207,7 @@ def _probe(stack: Stack) -> float:
     """
     run, size = stack.runs[0], len(stack)
     hardware.use(run.trainer)
-    model = StackedModel([build_member(partial(make_member, run), run.seed)] * size)
+    model = _members(run, size)
     optimizer = make_optimizer([r.optimizer for r in stack.runs], list(model.params.values()))
     x = torch.zeros(size, run.data.batch_size, run.data.final_seq_length)
     y = torch.zeros(size, run.data.batch_size, dtype=torch.long)

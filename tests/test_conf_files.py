@@ -14,7 +14,7 @@ from mnist1d.config.validate import schema_keys, validate
 from mnist1d.models.make import make_model
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-ANALYSIS = {*CONF.glob("claim/*.yaml"), CONF / "outcomes.yaml"}  # read by analyze.py alone
+ANALYSIS = {*CONF.glob("claim/*.yaml"), *CONF.glob("page/*.yaml"), CONF / "outcomes.yaml"}  # read by analyze.py alone
 FILES = sorted(set(CONF.rglob("*.yaml")) - ANALYSIS)
 GROUPS = [file for file in FILES if file.parent != CONF]
 

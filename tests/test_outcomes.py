@@ -64,9 +64,9 @@ def test_wrong_names_are_told_together() -> None:
     with pytest.raises(ConfigError) as caught:
         outcomes.answered(outcome("upp", says="{pooling/up} {pooling/up/mx} {pooling/down}"), ALL)
     assert [str(fault) for fault in caught.value.faults] == [
-        "outcomes.yaml helps=pooling/upp: no such claim; nearest: pooling/up, pooling/open, pooling/down",
-        "outcomes.yaml helps=pooling/up: no such part; allowed: pooling/up/max, pooling/up/average",
-        "outcomes.yaml helps=pooling/up/mx: no such part; allowed: pooling/up/max, pooling/up/average",
+        "conf/outcomes.yaml helps=pooling/upp: no such claim; nearest: pooling/up, pooling/open, pooling/down",
+        "conf/outcomes.yaml helps=pooling/up: no such part; allowed: pooling/up/max, pooling/up/average",
+        "conf/outcomes.yaml helps=pooling/up/mx: no such part; allowed: pooling/up/max, pooling/up/average",
     ]
 
 
@@ -75,9 +75,9 @@ def test_a_file_with_faults_names_them_all(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         outcomes.load(tmp_path / "outcomes.yaml")
     assert sorted(str(fault).split(":")[0] for fault in caught.value.faults) == [
-        "outcomes.yaml one.claims=[]",
-        "outcomes.yaml one.sais",
-        "outcomes.yaml one.says",
+        "conf/outcomes.yaml one.claims=[]",
+        "conf/outcomes.yaml one.sais",
+        "conf/outcomes.yaml one.says",
     ]
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from mnist1d.analysis import intervals
-from mnist1d.analysis.claims import Finding, Judgement, read_file, translated
+from mnist1d.analysis import intervals, yaml_file
+from mnist1d.analysis.claims import Finding, Judgement
 from mnist1d.analysis.document import plain, slug, table
 from mnist1d.analysis.evidence import number
 from mnist1d.config import ConfigError, Fault
@@ -58,11 +58,11 @@ def load(file: Path = FILE) -> dict[str, Outcome]:
     """The outcomes by id, in the order of the file; raises ConfigError with all faults of the file."""
     outcomes: dict[str, Outcome] = {}
     faults: list[Fault] = []
-    for name, values in read_file(file, file.name).items():
+    for name, values in yaml_file.read(file, "conf", "ids to outcomes").items():
         try:
-            outcomes[name] = Outcome.model_validate(values)
-        except ValidationError as error:
-            faults += translated(error, values, f"{file.name} {name}")
+            outcomes[name] = yaml_file.make(Outcome, values, [f"conf/{file.name} {name}"])
+        except ConfigError as error:
+            faults += error.faults
     if faults:
         raise ConfigError(faults)
     return outcomes
@@ -103,12 +103,14 @@ def answer(judgements: Sequence[Judgement]) -> Answer:
 def _faults(name: str, outcome: Outcome, judged: Judgements) -> Iterator[Fault]:
     for path in dict.fromkeys(outcome.named):
         if path not in judged:
-            yield Fault(f"{FILE.name} {name}", path, "no such claim", nearest=nearest(path, judged))
+            yield Fault(f"conf/{FILE.name} {name}", path, "no such claim", nearest=nearest(path, judged))
     for path in NUMBER.findall(outcome.says):
         claim = "/".join(path.split("/")[:2])
         if claim in judged and _finding(path, judged) is None:
             parts = (finding.label for finding in judged[claim].findings)
-            yield Fault(f"{FILE.name} {name}", path, "no such part", ", ".join(f"{claim}/{part}" for part in parts))
+            yield Fault(
+                f"conf/{FILE.name} {name}", path, "no such part", ", ".join(f"{claim}/{part}" for part in parts)
+            )
 
 
 def _finding(path: str, judged: Judgements) -> Finding | None:

@@ -180,6 +180,7 @@ class Contrastive(Task):
     projector_depth: Count = Field(description="linear layers behind the convolutions; 0: none")
     projector_width: Positive = Field(description="units of all of them but the last")
     output_size: Positive = Field(description="units of the last")
+    heads: Positive = Field(description="projectors side by side, over whose losses the mean is minimised")
     probe_every: Positive = Field(description="steps between probes of the encoder's last layer and the output")
     neighbours: Positive = Field(description="neighbours that vote in the kNN score of the output")
 
@@ -187,3 +188,7 @@ class Contrastive(Task):
         """Every step sees two views."""
         del batch_size
         return 2 * max_steps
+
+    def conflicts(self) -> Iterator[Fault]:
+        if self.heads > 1 and self.projector_depth == 0:
+            yield Conflict("task.heads", self.heads, "without a projector (task.projector_depth=0) there are none", "1")

@@ -10,6 +10,9 @@ from mnist1d.config.section import Count, Positive, Section, Seed, Share, Size
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
+FIRST_OWN_TRIAL = 1000
+"""Seed of the first trial's data in a run of seed 0 whose trials are its own; far from the seeds of training data."""
+
 
 class Task(Section):
     """Keys that every task has."""
@@ -135,7 +138,13 @@ class MetalearnActivation(Task):
     )
     trial_steps: Positive = Field(description="optimiser steps after which each of them is scored")
     long_trial_steps: Positive | None = Field(description="steps after which it is scored again; null: not")
-    trial_data_seed: Seed = Field(description="seed of the first trial's data; the next ones count on")
+    trial_data_seed: Seed | None = Field(
+        description="seed of the first trial's data; the next ones count on; null: trials that no other run's seed has"
+    )
+
+    def first_trial(self, seed: int) -> int:
+        """Seed of the first trial's data in a run of this seed."""
+        return FIRST_OWN_TRIAL + seed * self.trials if self.trial_data_seed is None else self.trial_data_seed
 
     @property
     def marks(self) -> list[tuple[str, int]]:

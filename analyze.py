@@ -1,4 +1,4 @@
-"""Read the runs from MLflow; write the report: every claim of the paper with its verdict, figures and tables.
+"""Read the runs from MLflow; write the report: every claim and ablation with its verdict, figures and tables.
 
     python analyze.py                             # every experiment: mlruns/report/report.html; about 4 s,
                                                   # and 7 s more for SimCLR's embedding
@@ -8,27 +8,29 @@
 Keys: experiment, profile (only the runs of this profile), output (default mlruns/report; each experiment has
 its folder in it), tracking.uri (default: MLFLOW_TRACKING_URI, else sqlite:///mlruns/mlflow.db),
 tracking.experiment (only runs in this MLflow experiment), compare (two sweeps by name or folder).
-Exit status: 0 written, 1 nothing to report or store unreadable, 2 the command line or a claim
-file is wrong.
+Exit status: 0 written, 1 nothing to report or store unreadable, 2 the command line or a file in
+conf/claim or conf/page is wrong.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist1d.analysis import PAGES
+from mnist1d.analysis import ABLATIONS, PAGES, TITLES
 from mnist1d.spelling import nearest
 
 if TYPE_CHECKING:  # heavy: `--help` and a wrong key are answered without them
     from rich.console import Console
 
-    from mnist1d.analysis.page import Table
+    from mnist1d.analysis.page import Page, Table
+    from mnist1d.analysis.read import Runs
     from mnist1d.analysis.report import Section
 
 KEYS = ("experiment", "profile", "output", "tracking.uri", "tracking.experiment", "compare")
@@ -67,7 +69,7 @@ def check(argv: Sequence[str]) -> list[str]:
     faults = []
     for argument in argv:
         key, equals, value = argument.partition("=")
-        allowed = {"experiment": tuple(PAGES), "profile": PROFILES}.get(key)
+        allowed = {"experiment": tuple(TITLES), "profile": PROFILES}.get(key)
         if key not in KEYS:
             faults.append(f"{argument}: no key {key!r}{_hint(key, KEYS)}. Keys: {', '.join(KEYS)}")
         elif not equals or not value:
@@ -90,7 +92,7 @@ def parse(argv: Sequence[str]) -> Request:
     """A command line without faults as a request; of a repeated key the last one counts, as in Hydra."""
     given = dict(argument.split("=", 1) for argument in argv)
     return Request(
-        experiments=(given["experiment"],) if "experiment" in given else tuple(PAGES),
+        experiments=(given["experiment"],) if "experiment" in given else tuple(TITLES),
         profile=given.get("profile"),
         output=Path(given.get("output", "mlruns/report")),
         uri=given.get("tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL,
@@ -134,16 +136,27 @@ def _section(request: Request, name: str) -> Section:
     from mnist1d.analysis.read import read_runs
     from mnist1d.analysis.report import Section
 
-    module = import_module(PAGES[name])
+    metrics, page_of = _page(name)
     claims = load(name)
-    runs = read_runs(request.uri, name, metrics=module.METRICS, folder=request.folder)
+    runs = read_runs(request.uri, name, metrics=metrics, folder=request.folder)
     if request.profile is not None:
         runs = runs.where("profile", request.profile)
     try:
-        page = module.page(runs)
+        page = page_of(runs)
     except NoRuns as problem:
         return Section(name, None, tuple(map(unjudged, claims)), str(problem))
     return Section(name, page, judge_all(claims, page.statistics))
+
+
+def _page(name: str) -> tuple[Sequence[str], Callable[[Runs], Page]]:
+    """The histories that the page of an experiment needs, and what makes it of runs."""
+    if name in ABLATIONS:
+        from mnist1d.analysis import ablation, described_page
+
+        description = described_page.load(name)
+        return description.metrics, partial(ablation.page, description)
+    module = import_module(PAGES[name])
+    return module.METRICS, module.page
 
 
 def _compare(request: Request) -> int:

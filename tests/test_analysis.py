@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import analyze
-from mnist1d.analysis import PAGES, classification, figures, read
+from mnist1d.analysis import TITLES, classification, figures, read
 from mnist1d.analysis.metrics import grid
 from mnist1d.analysis.page import NoRuns, Page
 from tests.conftest import ROOT
@@ -400,7 +400,7 @@ def test_analyze_reports_all_faults_of_a_command_line_with_the_nearest_word(caps
         "Keys: experiment, profile, output, tracking.uri, tracking.experiment, compare",
         "profile=quik: no profile 'quik'; did you mean quick. Allowed: smoke, quick, paper",
         "experiment=classifcation: no experiment 'classifcation'; did you mean classification. "
-        f"Allowed: {', '.join(PAGES)}",
+        f"Allowed: {', '.join(TITLES)}",
         "output: a value is needed, as in output=VALUE",
         "compare=a: two sweeps are needed, as in compare=SWEEP_A,SWEEP_B",
         "compare takes two sweeps whole: leave out experiment and profile",

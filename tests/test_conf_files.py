@@ -13,7 +13,8 @@ from mnist1d.config.validate import schema_keys, validate
 from mnist1d.models.make import make_model
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-FILES = sorted(set(CONF.rglob("*.yaml")) - set(CONF.glob("claim/*.yaml")))  # claims are read by analyze.py alone
+READ_BY_ANALYSIS = {*CONF.glob("claim/*.yaml"), *CONF.glob("page/*.yaml")}
+FILES = sorted(set(CONF.rglob("*.yaml")) - READ_BY_ANALYSIS)
 GROUPS = [file for file in FILES if file.parent != CONF]
 
 

@@ -192,7 +192,8 @@ MESSAGES = {
         "optimizer.alpha=1  the mean would stay at optimizer.initial=0; allowed: a number below 1"
     ),
     "trainer.matmul_precision=bf16": ("trainer.matmul_precision=bf16  must be one of highest, high, medium"),
-    "claim=pooling": "claim=pooling  claims are no part of a run: analyze.py judges them",
+    "claim=pooling": "claim=pooling  claims are no part of a run: analyze.py reads them",
+    "page=pooling": "page=pooling  pages are no part of a run: analyze.py reads them",
     "data.padding=36": "data.padding=36  must be two whole numbers of at least 0, as [a,b]",
     "data.padding.0=61": (
         "data.padding=[61,60]  the first number must not exceed the second; "

@@ -19,7 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import analyze
-from mnist1d.analysis import PAGES, evidence, report
+from mnist1d.analysis import TITLES, evidence, report
 from mnist1d.analysis.claims import Claim, judge
 from mnist1d.analysis.document import document, slug
 from mnist1d.analysis.intervals import Interval, basis, span
@@ -191,7 +191,7 @@ def test_an_empty_store_gives_a_report_without_runs_and_says_how_to_make_them(tm
     told = f"experiment=classification: no runs yet in {store.uri}\nTo make them: python train.py -m "
     assert told in capsys.readouterr().err
     found = Made(None, tmp_path / "report")
-    assert found.text.count("**No results:** no runs yet.") == len(PAGES)
+    assert found.text.count("**No results:** no runs yet.") == len(TITLES)
     assert "without runs." in found.text
     assert not store.path.exists()
 

@@ -6,6 +6,11 @@
 module is light, so that the command line can be checked before anything heavy is imported.
 """
 
+ABLATIONS = {
+    "ablation_noise": "Ablation: label noise and remedies in double descent",
+}
+"""Ablation -> its heading; conf/page/ says what its page shows."""
+
 TITLES = {
     "classification": "Classification",
     "lottery": "Lottery tickets",
@@ -15,8 +20,9 @@ TITLES = {
     "activation_transfer": "Transfer of a learned activation function",
     "simclr": "SimCLR",
     "pooling": "Pooling",
+    **ABLATIONS,
 }
-"""Experiment -> its heading, in the order of the paper and of the report."""
+"""Experiment -> its heading, in the order of the paper, then the ablations."""
 
-PAGES = {name: f"mnist1d.analysis.{name}" for name in TITLES}
-"""Experiment -> the module of its page, with METRICS (histories it needs) and page(runs)."""
+PAGES = {name: f"mnist1d.analysis.{name}" for name in TITLES if name not in ABLATIONS}
+"""Experiment of the paper -> the module of its page, with METRICS (histories it needs) and page(runs)."""

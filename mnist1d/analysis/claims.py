@@ -16,18 +16,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
-from pydantic import BaseModel, Field, ValidationError
-from yaml import MarkedYAMLError
+from pydantic import Field
 
+from mnist1d.analysis import yaml_file
 from mnist1d.analysis.intervals import (
     Interval,
     bootstrap_interval,
@@ -44,7 +43,6 @@ from mnist1d.analysis.intervals import (
 )
 from mnist1d.analysis.page import Statistic
 from mnist1d.config import ConfigError, Fault
-from mnist1d.config.describe import allowed
 from mnist1d.config.faults import Absent
 from mnist1d.config.schema import Section
 from mnist1d.spelling import nearest
@@ -118,9 +116,6 @@ class Claim(Section):
         return ".".join((f"claim/{self.experiment}.yaml {self.id}", *path))
 
 
-_GIVEN = ("experiment", "id")  # fields that follow from where a claim stands
-
-
 # -- reading ----------------------------------------------------------------------------------------------
 
 
@@ -130,80 +125,18 @@ def load(experiment: str, folder: Path = FOLDER) -> tuple[Claim, ...]:
     Raises ConfigError with all faults of the file, each with file, claim, full key, value and what is allowed.
     """
     claims, faults = [], []
-    for name, values in _read(folder / f"{experiment}.yaml").items():
+    for name, values in yaml_file.read(folder / f"{experiment}.yaml", "claim", "ids to claims").items():
         key = f"claim/{experiment}.yaml {name}"
         if not isinstance(values, dict):
             faults.append(Fault(key, values, "must be a section of keys"))
             continue
-        faults += [Fault(f"{key}.{field}", Absent, "no such key") for field in _GIVEN if field in values]
         try:
-            claims.append(Claim.model_validate({**values, "experiment": experiment, "id": name}))
-        except ValidationError as error:
-            faults += _translated(error, values, key)
+            claims.append(yaml_file.make(Claim, values, [key], {"experiment": experiment, "id": name}))
+        except ConfigError as error:
+            faults += error.faults
     if faults:
         raise ConfigError(faults)
     return tuple(claims)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    name = f"claim/{file.name}"
-    if not file.is_file():
-        known = sorted(path.stem for path in file.parent.glob("*.yaml"))
-        raise ConfigError([Fault(name, Absent, "no such file", ", ".join(known), nearest(file.stem, known))])
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(file))  # refuses a key given twice, which PyYAML would not
-    except MarkedYAMLError as error:
-        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
-        raise ConfigError([Fault(name, Absent, f"cannot be read: {error.problem}{line}")]) from None
-    if not isinstance(values, dict) or not values:
-        raise ConfigError([Fault(name, Absent, "must map ids to claims")])
-    return _worded(values)
-
-
-def _worded(values: Any) -> Any:
-    """Keys as texts, so that a part may be called 5000 or yes."""
-    return {str(key): _worded(value) for key, value in values.items()} if isinstance(values, dict) else values
-
-
-def _translated(error: ValidationError, values: Mapping[str, Any], prefix: str) -> Iterator[Fault]:
-    for detail in error.errors(include_url=False, include_input=False):
-        loc = [str(name) for name in detail["loc"]]
-        if detail["type"] == "conflict":
-            for fault in detail["ctx"]["faults"]:
-                yield replace(fault, key=".".join((prefix, *loc, fault.key)))
-        else:
-            yield _fault(detail["type"], loc, values, prefix)
-
-
-def _fault(kind: str, loc: Sequence[str], values: Any, prefix: str) -> Fault:
-    path, siblings, accepts = _field(loc)
-    key = ".".join((prefix, *path))
-    if kind == "missing":
-        return Fault(key, Absent, "is missing", accepts)
-    if kind == "extra_forbidden":
-        return Fault(key, Absent, "no such key", ", ".join(siblings), nearest(path[-1], siblings))
-    for name in path:
-        values = values[name]
-    return Fault(key, values, f"must be {accepts}")
-
-
-def _field(loc: Sequence[str]) -> tuple[list[str], list[str], str]:
-    """The path of an error, the keys that may stand there, and what its own accepts, in words."""
-    annotation: Any = Claim
-    path: list[str] = []
-    siblings: list[str] = []
-    metadata: list[Any] = []
-    for name in loc:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            siblings = [key for key in annotation.model_fields if key not in _GIVEN]
-            field = annotation.model_fields.get(name)
-            annotation, metadata = (field.annotation, field.metadata) if field else (None, [])
-        elif get_origin(annotation) is dict:
-            annotation, metadata = get_args(annotation)[1], []
-        else:  # the member of a union, which pydantic puts at the end
-            break
-        path.append(name)
-    return path, siblings, allowed(annotation, metadata)
 
 
 # -- verdicts ---------------------------------------------------------------------------------------------
@@ -301,7 +234,7 @@ def judge(claim: Claim, statistics: Mapping[str, Statistic]) -> Judgement:
 
 
 def _findings(claim: Claim, samples: _Samples) -> tuple[Finding, ...]:
-    _, p_outside = _KINDS[claim.interval]
+    _, p_outside = KINDS[claim.interval]
     p_values = []
     for label, part in claim.parts.items():
         values = samples[label, None].values
@@ -351,7 +284,7 @@ class _Sample:
 
 _Samples = dict[tuple[str, str | None], _Sample]  # part, quirk or None
 
-_KINDS: dict[str, tuple[Callable[..., Interval], Callable[..., float]]] = {
+KINDS: dict[str, tuple[Callable[..., Interval], Callable[..., float]]] = {
     "t": (t_interval, t_p_outside),
     "log_t": (log_t_interval, log_t_p_outside),
     "share": (share_interval, share_p_outside),
@@ -360,6 +293,7 @@ _KINDS: dict[str, tuple[Callable[..., Interval], Callable[..., float]]] = {
         lambda values, *region: bootstrap_p_outside(values, np.random.default_rng(0), *region),
     ),
 }
+"""Kind of interval -> the interval, and the p value that belongs to it."""
 
 
 def _replaced(arguments: Arguments, changes: Arguments) -> Arguments:
@@ -388,7 +322,7 @@ def _measure(claim: Claim, statistics: Mapping[str, Statistic]) -> _Samples:
 def _sample(values: pd.Series, kind: str) -> _Sample:
     if values.index.has_duplicates:
         raise ValueError(f"several values of seed {values.index[values.index.duplicated()][0]}")
-    return _Sample(values, interval_of(values.to_numpy(), _KINDS[kind][0]))
+    return _Sample(values, interval_of(values.to_numpy(), KINDS[kind][0]))
 
 
 def _part_faults(claim: Claim, statistics: Mapping[str, Statistic]) -> Iterator[Fault]:

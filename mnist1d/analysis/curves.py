@@ -113,8 +113,13 @@ def all_curves(table: pd.DataFrame, model: str, arm: str, measure: str) -> pd.Da
     return frame.where(np.isfinite(frame)).dropna(axis="index", how="all")
 
 
-def _each(found: pd.DataFrame, statistic: Callable[[Curve, Curve], float | None], places: Places) -> pd.Series:
-    """`statistic(curve, guide)` for every seed that has it; the guide is the curve in which places are looked up."""
+def by_seed(found: pd.DataFrame, statistic: Callable[[Curve, Curve], float | None], places: Places) -> pd.Series:
+    """`statistic(curve, guide)` for every seed that has it; the guide is the curve in which places are looked up.
+
+    found   # [width, seed], without gaps
+    places  own: the guide is the curve; others: the mean of the other seeds' curves
+    Raises ValueError for other `places`.
+    """
     values = found.to_numpy()
     guides = values
     if places == "others":
@@ -139,7 +144,7 @@ def prominence(table: pd.DataFrame, model: str, arm: str, from_width: float, pla
     `places`.
     """
     errors = curves(table, model, arm, "test_error", from_width)
-    return _each(errors, lambda curve, guide: height(curve, landmarks(guide)) if len(curve) > 2 else None, places)
+    return by_seed(errors, lambda curve, guide: height(curve, landmarks(guide)) if len(curve) > 2 else None, places)
 
 
 def error_at(
@@ -154,12 +159,12 @@ def error_at(
         marks = landmarks(guide)
         return float(curve[getattr(marks, mark)]) if marks else None
 
-    return _each(curves(table, model, arm, "test_error", from_width), value, places)
+    return by_seed(curves(table, model, arm, "test_error", from_width), value, places)
 
 
 def widest_error(table: pd.DataFrame, model: str, arm: str) -> pd.Series:
     """The test error at the largest width, by seed."""
-    return _each(curves(table, model, arm, "test_error"), lambda curve, _: float(curve[-1]), "own")
+    return by_seed(curves(table, model, arm, "test_error"), lambda curve, _: float(curve[-1]), "own")
 
 
 def second_descent(table: pd.DataFrame, model: str, arm: str, from_width: float, places: Places = "own") -> pd.Series:
@@ -173,7 +178,7 @@ def second_descent(table: pd.DataFrame, model: str, arm: str, from_width: float,
         marks = landmarks(guide)
         return float(curve[marks.before] - curve[-1]) if marks else None
 
-    return _each(curves(table, model, arm, "test_error", from_width), gained, places)
+    return by_seed(curves(table, model, arm, "test_error", from_width), gained, places)
 
 
 def error_difference(table: pd.DataFrame, model: str, arm: str, of: float, minus: float | None = None) -> pd.Series:
@@ -202,7 +207,7 @@ def peak_width(table: pd.DataFrame, model: str, arm: str, from_width: float, by:
     if by != "centre":
         raise ValueError(f"by={by!r}: must be centre or argmax")
     widths = errors.index.to_numpy(dtype=float)
-    return _each(errors, lambda curve, _: peak_place(widths, curve), "own")
+    return by_seed(errors, lambda curve, _: peak_place(widths, curve), "own")
 
 
 def loss_peak_width(table: pd.DataFrame, model: str, arm: str, from_width: float) -> pd.Series:
@@ -213,7 +218,7 @@ def loss_peak_width(table: pd.DataFrame, model: str, arm: str, from_width: float
 
 def _highest(found: pd.DataFrame) -> pd.Series:
     widths = found.index.to_numpy(dtype=float)
-    return _each(found, lambda curve, _: float(widths[curve.argmax()]), "own")
+    return by_seed(found, lambda curve, _: float(widths[curve.argmax()]), "own")
 
 
 def threshold_width(table: pd.DataFrame, model: str, arm: str, at_most: float = ZERO) -> pd.Series:
@@ -228,7 +233,7 @@ def threshold_width(table: pd.DataFrame, model: str, arm: str, at_most: float = 
         first = first_staying(curve, at_most + _ROUNDING)
         return None if first is None else float(widths[first])
 
-    return _each(errors, place, "own")
+    return by_seed(errors, place, "own")
 
 
 def peak_over_threshold(

@@ -6,7 +6,7 @@ figures read in grey and by the colour-blind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from mnist1d.analysis.intervals import Interval, t_interval
+from mnist1d.analysis.intervals import Interval, Values, t_interval
 
 DASHES = (0, (4, 2))
 INK = "#333333"
@@ -74,15 +74,17 @@ def plot_band(
     values: NDArray[np.floating],
     look: Look,
     marked: tuple[int, int] | None = None,
+    kind: Callable[[Values], Interval] = t_interval,
 ) -> Axes:
-    """Draw the mean over seeds against the step, or another axis, with its 95% t interval at every step as a band.
+    """Draw the mean over seeds against the step, or another axis, with its 95% interval at every step as a band.
 
     steps   # [step], ascending
     values  # [seed, step], in the unit of the axis; nan where a seed was not evaluated, but in all of them nowhere
     marked  first step with a marker, and every how many follow; None: about six, open and filled ones by turns
+    kind    of the interval
     A step with one seed has a mean and no band.
     """
-    bounds = [t_interval(column[np.isfinite(column)]) for column in values.T]
+    bounds = [kind(column[np.isfinite(column)]) for column in values.T]
     low, high = [each.low for each in bounds], [each.high for each in bounds]
     ax.fill_between(steps, low, high, color=look.color, alpha=0.28, linewidth=0)
     every = marked or _marked(len(steps), late=look.hollow)
@@ -161,10 +163,10 @@ def panels(
     return figure, list(axes.flat)
 
 
-def legend(figure: Figure, handles: Sequence[Line2D]) -> Figure:
-    """One line of legend between panels and caption."""
-    place = (0.5, 0.5 / figure.get_size_inches()[1])
-    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=place, ncols=len(handles), columnspacing=1.4)
+def legend(figure: Figure, handles: Sequence[Line2D], columns: int | None = None) -> Figure:
+    """The legend between panels and caption: one line, or several of at most so many columns."""
+    place, most = (0.5, 0.5 / figure.get_size_inches()[1]), min(len(handles), columns or len(handles))
+    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=place, ncols=most, columnspacing=1.4)
     return figure
 
 

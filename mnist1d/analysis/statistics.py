@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mnist1d.spelling import nearest
@@ -17,18 +18,30 @@ def level(table: pd.DataFrame, measure: str, where: Mapping[str, Any]) -> pd.Ser
     where  column -> value; together they must leave one row per seed
     Raises KeyError for a column that `table` lacks, ValueError where the rows belong to several settings.
     """
-    rows = table
-    for key in (measure, *where):
+    rows = matching(table, where, measure)
+    refuse_several(rows, where, ["seed"])
+    return rows.set_index("seed")[measure].astype(float).dropna().sort_index()
+
+
+def matching(table: pd.DataFrame, where: Mapping[str, Any], *columns: str) -> pd.DataFrame:
+    """The rows of `table` with these values; raises KeyError where it lacks a column of `where` or of `columns`."""
+    for key in (*columns, *where):
         if key not in table:
             close = "".join(f"; did you mean {word}" for word in nearest(key, table.columns)[:1])
             raise KeyError(f"runs have no column {key!r}{close}")
+    rows = table
     for key, value in where.items():
-        rows = rows[rows[key] == value]
-    if rows["seed"].duplicated().any():
-        texts = rows.drop(columns=["seed", "run_id"], errors="ignore").map(str)
+        wanted = tuple(value) if isinstance(value, list) else value  # as the store's values are read
+        rows = rows[np.array([cell == wanted for cell in rows[key]], dtype=bool)]
+    return rows
+
+
+def refuse_several(rows: pd.DataFrame, where: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raise ValueError if rows picked by `where` share their `keys`, which tell apart the runs of one setting."""
+    if rows.duplicated(list(keys)).any():
+        texts = rows.drop(columns=[*keys, "seed", "run_id"], errors="ignore").map(str)
         varying = [key for key in texts if texts[key].nunique() > 1 and "." in key and not key.startswith("mnist1d.")]
         raise ValueError(f"{dict(where)} picks several settings, which differ in {', '.join(varying)}")
-    return rows.set_index("seed")[measure].astype(float).dropna().sort_index()
 
 
 def difference(table: pd.DataFrame, measure: str, of: Mapping[str, Any], minus: Mapping[str, Any]) -> pd.Series:

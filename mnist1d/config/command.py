@@ -209,8 +209,8 @@ class Examination:
                 yield self._no_option(key, typed)
         elif override.package is not None:
             yield Fault(override.get_key_element(), typed, "keys and groups stay in their place: leave out the @")
-        elif key == "claim":
-            yield Fault(key, typed, "claims are no part of a run: analyze.py judges them")
+        elif key in ("claim", "page"):
+            yield Fault(key, typed, f"{key}s are no part of a run: analyze.py reads them")
         elif override.is_delete():
             yield Fault(f"~{key}", Absent, "neither keys nor groups can be removed")
         elif override.is_add() and self.composer.is_group(key):

@@ -12,7 +12,7 @@ from mnist1d.config import Run
 from mnist1d.loss import cross_entropy_stacked
 from mnist1d.problem import StackedProblem
 from mnist1d.reuse import make_member
-from mnist1d.stack import StackedModel, build_member
+from mnist1d.stack import StackedModel, build_member, member_generator
 
 EVAL_ROWS = 1000
 """Rows evaluated at once per member: keeps the peak memory of an evaluation near that of a training step."""
@@ -104,8 +104,9 @@ class StackedClassification(StackedProblem):
         self._batches: Batches | StreamBatches
 
     def begin(self) -> None:
-        """Start the walk through the training data."""
+        """Start the walk through the training data, and what members draw meanwhile."""
         self._batches = self.data.batches()
+        self.model.draw_from([member_generator(run.seed, "dropout", self.device) for run in self.runs])
 
     def train_block(self, steps: range) -> Tensor:
         """See `train_steps`."""
@@ -120,9 +121,11 @@ class StackedClassification(StackedProblem):
         return metrics
 
     def own_state(self) -> dict[str, Any]:
-        """The members' batch generators."""
-        return {"batches": self._batches.state_dict()}
+        """The members' generators, of batches and of dropout."""
+        return {"batches": self._batches.state_dict(), "dropout": [g.get_state() for g in self.model.generators]}
 
     def set_own_state(self, state: dict[str, Any]) -> None:
         """Inverse of `own_state`."""
         self._batches.load_state_dict(state["batches"])
+        for generator, saved in zip(self.model.generators, state["dropout"], strict=True):
+            generator.set_state(saved.cpu())

@@ -17,7 +17,7 @@ from mnist1d.loss import cross_entropy_stacked
 from mnist1d.optim import make_optimizer
 from mnist1d.plan import Stack, signature
 from mnist1d.reuse import make_member
-from mnist1d.stack import StackedModel, build_member
+from mnist1d.stack import StackedModel, build_member, member_generator
 
 GIB = 2**30
 PROBE_SECONDS = 0.03
@@ -80,13 +80,20 @@ def saved_bytes(module: nn.Module, x: Tensor) -> int:
 
 def measure_member(run: Run) -> Member:
     """What `run` adds to a stack: weights, gradients and two moments, activations, data."""
-    model = StackedModel([build_member(partial(make_member, run), run.seed)])
+    model = _members(run, 1)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     x = torch.zeros(1, run.data.batch_size, run.data.final_seq_length)
     activations = saved_bytes(model, x)
     working = 4 * weights + activations
     data = sum(run.data.rows) * (run.data.final_seq_length * 4 + 8)
     return Member(working, data, int(run.task.unrolled * UNROLLED * working), weights, activations)
+
+
+def _members(run: Run, size: int) -> StackedModel:
+    """A throwaway stack of equal members; what they draw takes nothing from the program's own generator."""
+    model = StackedModel([build_member(partial(make_member, run), run.seed)] * size)
+    model.draw_from([member_generator(run.seed, "dropout")] * size)
+    return model
 
 
 def most_members(runs: Sequence[Run]) -> dict[str, int]:
@@ -163,7 +170,7 @@ def _probe(stack: Stack) -> float:
     """
     run, size = stack.runs[0], len(stack)
     hardware.use(run.trainer)
-    model = StackedModel([build_member(partial(make_member, run), run.seed)] * size)
+    model = _members(run, size)
     optimizer = make_optimizer([r.optimizer for r in stack.runs], list(model.params.values()))
     x = torch.zeros(size, run.data.batch_size, run.data.final_seq_length)
     y = torch.zeros(size, run.data.batch_size, dtype=torch.long)

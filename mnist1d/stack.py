@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from mnist1d.models.dropout import Dropout
+
 T = TypeVar("T")
 
-STREAMS = ("batches", "samples", "augmentation", "noise", "masks", "weights", "redrawn")
+STREAMS = ("batches", "samples", "augmentation", "noise", "masks", "weights", "redrawn", "dropout")
 """What a member draws for beside its initial weights; each has a generator of its own."""
 
 
@@ -71,6 +73,18 @@ class StackedModel(nn.Module):
     def stacked_buffers(self) -> dict[str, Tensor]:
         """Buffers ``[N, *shape]`` under the plain module's own names."""
         return {name: self.get_buffer(_flat(name)) for name in self._buffer_names}
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """What the members draw from while they are trained; none where nothing is drawn."""
+        dropout = getattr(self.template, "dropout", None)
+        return list(dropout.generators) if isinstance(dropout, Dropout) else []
+
+    def draw_from(self, generators: Sequence[torch.Generator]) -> None:
+        """Give every member, if it has dropout, a generator of its own, on the device of its parameters."""
+        dropout = getattr(self.template, "dropout", None)
+        if isinstance(dropout, Dropout) and dropout.share:
+            dropout.generators = list(generators)
 
     def train(self, mode: bool = True) -> "StackedModel":
         """Training or evaluation mode, for the members as well."""

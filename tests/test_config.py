@@ -544,11 +544,13 @@ def test_the_schema_knows_the_choices_and_lengths_of_the_code() -> None:
     assert choices["label_noise_mode"] == get_args(corruption.NoiseMode)
     assert choices["feature_order"] == get_args(corruption.FeatureOrder)
     assert get_args(Architecture.model_fields["pooling"].annotation) == cnn.POOLING
-    for length, kernel, pooling in product((2, 3, 8, 9, 40), (1, 2, 3, 5, 30), cnn.POOLING):
-        expected = convolved_length(length, kernel, pooling)
+    sizes = ((2, None), (4, None), (3, 2), (1, 3))
+    for length, kernel, pooling, size in product((2, 3, 8, 9, 40), (1, 2, 3, 5, 30), cnn.POOLING, sizes):
+        expected = convolved_length(length, kernel, pooling, *size)
+        options = {"channels": 1, "kernel_sizes": (kernel,), "window": size[0], "pool_stride": size[1]}
         if expected < 1:
             with pytest.raises(ValueError, match="too few"):
-                cnn.CNN(length, channels=1, kernel_sizes=(kernel,), pooling=pooling)
+                cnn.CNN(length, pooling=pooling, **options)
         else:
-            model = cnn.CNN(length, channels=1, kernel_sizes=(kernel,), pooling=pooling)
+            model = cnn.CNN(length, pooling=pooling, **options)
             assert model.linear.in_features == expected, (length, kernel, pooling)

@@ -129,7 +129,9 @@ def test_final_metrics_are_last_best_and_selected_on_validation_data() -> None:
 # The advice is to save weights from before the update; after it is what a resume wants.
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization:UserWarning")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")  # it should be
-@pytest.mark.parametrize("kind", ["data.batch_order=shuffled", "data.batch_order=sequential", "data.stream=true"])
+@pytest.mark.parametrize(
+    "kind", ["data.batch_order=shuffled", "data.batch_order=sequential", "data.stream=true", "model.dropout=0.3"]
+)
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_a_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(
     make_run: MakeRun, tmp_path: Path, kind: str, optimizer: str
@@ -150,6 +152,33 @@ def test_a_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(
     assert resumed.histories == whole.histories
     for ours, theirs in zip(final_weights(resumed), final_weights(whole), strict=True):
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("model", ["model=mlp", "model=cnn"])
+def test_what_a_member_drops_does_not_depend_on_its_company(make_run: MakeRun, model: str) -> None:
+    common = (*SMALL, model, "model.dropout=0.4", "trainer.max_steps=12", "trainer.eval_every=5")
+    runs = [make_run(*common, f"seed={seed}") for seed in (0, 1)]
+    state = torch.random.get_rng_state()
+    stacked, alone = fit_once(stack_of(runs), []), fit_once(stack_of(runs[1:2]), [])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    first, second = final_weights(stacked)
+    for name, values in final_weights(alone)[0].items():
+        torch.testing.assert_close(second[name], values, rtol=1e-4, atol=1e-5)
+    without = fit_once(stack_of([make_run(*common, "model.dropout=0", "seed=0")]), [])
+    assert any((first[name] - values).abs().max() > 0.01 for name, values in final_weights(without)[0].items())
+    assert stacked.histories[0].metrics["test/loss"][0][1] == pytest.approx(_loss_in_full(runs[0]), rel=1e-4)
+
+
+def _loss_in_full(run: Run) -> float:
+    """Test loss after the first step: nothing is dropped in evaluations, so it is that of all units."""
+    short = run.model_copy(update={"trainer": run.trainer.model_copy(update={"max_steps": 1})})
+    module = fit_once(stack_of([short]), [])
+    data = StackData([run])
+    data.setup()
+    x, y = (values[0] for values in data.splits["test"])
+    plain = module.model.template.eval()
+    plain.load_state_dict(module.model.member_state(0))
+    return nn.functional.cross_entropy(plain(x), y).item()
 
 
 def test_a_diverging_member_fails_alone(make_run: MakeRun) -> None:

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from mnist1d.models import CNN, GRU, MLP, TCN, Attention, DilatedCNN, Logistic, ResNet
 from mnist1d.models.activation import Activation
+from mnist1d.models.cnn import Pooling
 from mnist1d.models.convolution import Geometry, centred, stacked_conv, stacked_signal_conv
+from mnist1d.models.dropout import Dropout
 from mnist1d.models.linear import stacked_linear
 from mnist1d.tabulated import as_activation, tabulate
 
@@ -37,6 +39,11 @@ TWINS: dict[str, Callable[[], nn.Module]] = {
     "cnn l2 odd lengths": lambda: CNN(39, channels=3, kernel_sizes=(5, 3, 3), pooling="l2"),
     "cnn gelu": lambda: CNN(channels=4, activation="gelu"),
     "cnn table odd length": lambda: CNN(39, channels=3, kernel_sizes=(4, 2, 5), activation=as_activation(TABLE)),
+    "cnn stride 3": lambda: CNN(channels=3, kernel_sizes=(3, 3), window=3),
+    "cnn max overlapping": lambda: CNN(channels=3, kernel_sizes=(3, 3), pooling="max", window=3, pool_stride=2),
+    "cnn l2 window 4": lambda: CNN(channels=3, kernel_sizes=(3, 3), pooling="l2", window=4),
+    "cnn blur": lambda: CNN(channels=3, kernel_sizes=(5, 3, 3), pooling="blur"),
+    "cnn max blur odd length": lambda: CNN(39, channels=3, kernel_sizes=(3, 3), pooling="max_blur", window=3),
     "cnn none sine": lambda: CNN(channels=3, kernel_sizes=(3, 3), pooling="none", activation="sine"),
     "cnn max elu odd lengths": lambda: CNN(39, channels=3, pooling="max", activation="elu"),
     "cnn avg hand fit": lambda: CNN(channels=3, pooling="avg", activation="hand_fit"),
@@ -196,6 +203,29 @@ def test_pooling_takes_the_maximum_the_mean_and_the_root_of_the_sum_of_squares()
         nn.init.zeros_(model.convs[0].bias)
         model.linear.weight.data, model.linear.bias.data = torch.eye(2), torch.zeros(2)
         torch.testing.assert_close(model(x), torch.tensor([expected]))
+
+
+def test_windows_overlap_and_blurs_are_binomial_with_their_ends_repeated():
+    x = torch.tensor([[[1.0, 0.0, 0.0, 4.0, 8.0]]])
+    assert Pooling("max", 3, 2)(x).tolist() == [[[1, 8]]]
+    assert Pooling("avg", 3, 1)(x).tolist() == [[pytest.approx([1 / 3, 4 / 3, 4])]]
+    assert Pooling("blur", 2)(x).tolist() == [[[0.75, 1, 7]]]  # 1, 2, 1 of 1 1 0, 0 0 4 and 4 8 8
+    assert Pooling("blur", 3)(x).tolist() == [[[0.5, 5.5]]]  # 1, 3, 3, 1 of 1 1 0 0 and 0 4 8 8
+    assert Pooling("max_blur", 2)(x).tolist() == [[[0.75, 4]]]  # 1, 2, 1 of 1 1 0 and 0 4 8
+
+
+def test_dropout_leaves_out_its_share_and_keeps_the_sum():
+    dropout, x = Dropout(0.25), torch.ones(2, 1000, 20)
+    assert dropout.stacked(x, training=False) is x
+    with pytest.raises(RuntimeError, match="2 members with dropout need as many generators, not 0"):
+        dropout.stacked(x, training=True)
+    dropout.generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    dropped = dropout.stacked(x, training=True)
+    assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert not torch.equal(dropped[0], dropped[1])
+    assert (dropout(x, training=True) == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert Dropout(0).stacked(x, training=True) is x
 
 
 def test_l2_pooling_of_an_all_zero_window_has_zero_gradient():

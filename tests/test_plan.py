@@ -96,7 +96,8 @@ NUMBERS = {
         data.shuffle_features=true data.feature_seed=1 data.feature_order=reversed data.chunk_length=9
         data.val_split=0.1 data.test_samples=10 data.batch_size=50 data.batch_order=shuffled data.stream=true
         trainer.max_steps=6000 trainer.eval_every=100 trainer.eval_samples=10 trainer.matmul_precision=high""",
-    "cnn": "model.channels=5 model.kernel_sizes=[3,3,3] model.pooling=max",
+    "cnn": """model.dropout=0.1 model.channels=5 model.kernel_sizes=[3,3,3] model.pooling=max model.window=3
+        model.pool_stride=1""",
     "shallow": "model.activation=elu",
     "gru": "model.step_size=2",
     "tcn": "model.kernel_size=5 model.blocks=2",

@@ -19,7 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import analyze
-from mnist1d.analysis import TITLES, evidence, report
+from mnist1d.analysis import ABLATIONS, TITLES, evidence, report
 from mnist1d.analysis.claims import Claim, judge
 from mnist1d.analysis.document import document, slug
 from mnist1d.analysis.intervals import Interval, basis, span
@@ -113,6 +113,7 @@ def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
         "Transfer of a learned activation function",
         "SimCLR",
         "Pooling",
+        *ABLATIONS.values(),
     ]
     section = partial.text.split("## Double descent")[1].split("\n## ")[0]
     assert "**No results:** no runs yet." in section

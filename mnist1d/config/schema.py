@@ -15,7 +15,7 @@ from mnist1d.config.faults import Conflict, Fault
 from mnist1d.config.section import Decay, Positive, Section, Seed, Share, Size
 from mnist1d.config.tasks import Classification, Contrastive, Lottery, MetalearnActivation, MetalearnLr
 from mnist1d.image_sets import IMAGE_SETS, ImageSet, part_sizes
-from mnist1d.spelling import nearest
+from mnist1d.spelling import nearest, spelled
 
 
 class Data(Section):
@@ -204,13 +204,18 @@ class Architecture(BaseModel):
     row_length: Positive | None = Field(description="values in a row of pixels; null: a signal is an image of one row")
     colours: Positive = Field(description="values of a pixel")
     residual: bool = Field(description="skip connection round every hidden layer but the first")
+    dropout: Decay = Field(description="share of hidden units that is dropped in training")
     channels: Positive = Field(description="channels of every convolution")
     kernel_sizes: Annotated[list[Positive], Field(min_length=1)] = Field(description="width of each convolution")
     kernel_size: Positive = Field(description="width of every convolution")
     blocks: Positive = Field(description="residual blocks of two convolutions each")
     width: Positive = Field(description="size of a token")
     heads: Positive = Field(description="attention heads")
-    pooling: Literal["none", "stride", "max", "avg", "l2"] = Field(description="how a layer halves the length")
+    pooling: Literal["none", "stride", "max", "avg", "l2", "blur", "max_blur"] = Field(
+        description="how a layer shortens the signal"
+    )
+    window: Positive = Field(description="positions that pooling makes one of, or the stride of convolutions")
+    pool_stride: Positive | None = Field(description="positions from one window to the next; null: as many as it has")
     activation: (
         Literal["relu", "elu", "swish", "gelu", "mish", "softplus", "tanh", "sigmoid", "sine", "hand_fit"]
         | Annotated[
@@ -277,7 +282,8 @@ class Model(Section, extra="allow"):
             return
         lengths = [self.input_size]
         for kernel in extra["kernel_sizes"]:
-            lengths.append(convolved_length(lengths[-1], kernel, extra["pooling"]))
+            shortened = extra["pooling"], extra.get("window", 2), extra.get("pool_stride")
+            lengths.append(convolved_length(lengths[-1], kernel, *shortened))
             if lengths[-1] < 1:
                 text = f"leaves no position of {self.input_size} with model.pooling={extra['pooling']}"
                 yield Conflict("model.kernel_sizes", extra["kernel_sizes"], text, "fewer or narrower convolutions")
@@ -302,12 +308,14 @@ class Model(Section, extra="allow"):
             yield Conflict("model.heads", extra["heads"], f"does not divide model.width={width}", divisors)
 
 
-def convolved_length(length: int, kernel: int, pooling: str) -> int:
-    """Positions left of `length` after one convolution (padding 1) and its pooling (window and stride 2)."""
-    full = length + 2 - kernel + 1
+def convolved_length(length: int, kernel: int, pooling: str, window: int = 2, stride: int | None = None) -> int:
+    """Positions left of `length` after one convolution (padding 1) and its pooling."""
+    full, step = length + 2 - kernel + 1, stride or window
     if full < 1 or pooling == "none":
         return full
-    return (full + 1) // 2 if pooling == "stride" else full // 2
+    if pooling in ("stride", "blur"):
+        return -(-full // step)
+    return -(-(full - window + 1) // step)
 
 
 class Optimizer(Section):
@@ -414,6 +422,8 @@ class Run(Section):
             yield Conflict("profile", self.profile, f"experiment {self.experiment} has none", ", ".join(self.profiles))
 
     def _task_conflicts(self) -> Iterator[Fault]:
+        if not isinstance(self.task, Classification) and (share := self.model.options.get("dropout")):
+            yield Conflict("model.dropout", share, f"task={self.task.name} trains without", "0")
         if isinstance(self.task, Contrastive):
             yield from self._contrastive_conflicts(self.task)
         if isinstance(self.task, MetalearnLr | MetalearnActivation):
@@ -430,6 +440,9 @@ class Run(Section):
             yield Conflict("model.name", self.model.name, "has no convolutions, which task=contrastive trains", "cnn")
         elif (activation := self.model.options.get("activation")) not in (None, "relu"):
             yield Conflict("model.activation", activation, "task=contrastive trains one kind of unit", "relu")
+        for key, only in (("window", 2), ("pool_stride", None)):
+            if (value := self.model.options.get(key, only)) != only:
+                yield Conflict(f"model.{key}", value, "task=contrastive has pooling of one size", spelled(only))
         if task.neighbours > (rows := self.data.rows[0]):
             text = f"more than the {rows} training samples"
             yield Conflict("task.neighbours", task.neighbours, text, f"a whole number from 1 to {rows}")

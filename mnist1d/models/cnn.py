@@ -6,6 +6,7 @@ a window are then consecutive in memory, and a convolution is a few matrix produ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,12 +17,80 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .activation import ACTIVATIONS, Activation
+from .dropout import Dropout
 from .linear import stacked_linear, sum_rows
 
-POOLING = ("none", "stride", "max", "avg", "l2")
+POOLING = ("none", "stride", "max", "avg", "l2", "blur", "max_blur")
 _PADDING = 1
-_POOL = 2  # positions under a pooling window, which do not overlap
+_POOL = 2  # positions under the pooling windows of the fast road, which do not overlap
 _CHUNK = 150_000  # samples × channels, over all members, evaluated at a time: what the caches hold
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """What shortens a signal behind a convolution.
+
+    max, avg, l2   of the windows that fit, every `step` positions: maximum, mean, root of the sum of squares
+    blur           anti-aliased: a mean with binomial weights over window + 1 positions, ends repeated (Zhang 2019,
+                   "Making Convolutional Networks Shift-Invariant Again", arXiv:1904.11486)
+    max_blur       the same of maxima at every position
+    stride         nothing: the convolution itself has stride `step`
+    none           nothing
+
+    Raises ValueError for an unknown kind.
+    """
+
+    kind: str
+    window: int = _POOL
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in POOLING:
+            raise ValueError(f"pooling is {self.kind!r}, expected one of {', '.join(POOLING)}")
+
+    @property
+    def step(self) -> int:
+        """Positions from one window to the next."""
+        return self.stride or self.window
+
+    @property
+    def convolution_stride(self) -> int:
+        """Stride of the convolution."""
+        return self.step if self.kind == "stride" else 1
+
+    @property
+    def pools(self) -> bool:
+        """Whether there is anything behind the convolution."""
+        return self.kind not in ("none", "stride")
+
+    @property
+    def fused(self) -> bool:
+        """Whether the fast road has it."""
+        return not self.pools or (self.kind in ("max", "avg", "l2") and self.window == self.step == _POOL)
+
+    def positions(self, length: int) -> int:
+        """Positions left of `length`."""
+        if not self.pools:
+            return length
+        windows = length if self.kind == "blur" else length - self.window + 1
+        return -(-windows // self.step)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Pool [batch, channels, positions]."""
+        if self.kind == "max":
+            return F.max_pool1d(x, self.window, self.step)
+        if self.kind == "avg":
+            return F.avg_pool1d(x, self.window, self.step)
+        if self.kind == "l2":
+            return torch.linalg.vector_norm(x.unfold(-1, self.window, self.step), dim=-1)  # its gradient at 0 is 0
+        if self.kind == "max_blur":
+            return self._blurred(F.max_pool1d(x, self.window, 1))
+        return self._blurred(x) if self.kind == "blur" else x
+
+    def _blurred(self, x: Tensor) -> Tensor:
+        weights = x.new_tensor([math.comb(self.window, k) for k in range(self.window + 1)]) / 2**self.window
+        ends = self.window // 2, self.window - self.window // 2
+        return F.pad(x, ends, mode="replicate").unfold(-1, self.window + 1, self.step) @ weights
 
 
 class Convolutions(nn.ModuleList):
@@ -35,11 +104,10 @@ class Convolutions(nn.ModuleList):
         input_size: int,
         channels: int,
         kernel_sizes: Sequence[int],
-        pooling: str,
+        pooling: str | Pooling,
         activation: str | Activation = "relu",
     ) -> None:
-        if pooling not in POOLING:
-            raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(POOLING)}")
+        pooling = Pooling(pooling) if isinstance(pooling, str) else pooling
         plan = _plan(input_size, kernel_sizes, pooling)
         widths = [1] + [channels] * len(kernel_sizes)
         super().__init__(
@@ -63,7 +131,7 @@ class Convolutions(nn.ModuleList):
         """Signals [batch, input_size] -> what each convolution hands on, [batch, channels, positions]."""
         outputs = [x.unsqueeze(1)]
         for conv in self:
-            outputs.append(_pool(self.activation.value(conv(outputs[-1])), self.pooling))
+            outputs.append(self.pooling(self.activation.value(conv(outputs[-1]))))
         return outputs[1:]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,11 +144,11 @@ class Convolutions(nn.ModuleList):
         `params` has "convs.0.weight" and so on, each [N, ...]. The gradient must be the output's alone: it is
         overwritten.
         """
-        if self.activation is not ACTIVATIONS["relu"]:
+        if self.activation is not ACTIVATIONS["relu"] or not self.pooling.fused:
             return self._one_after_another(params, x)
         members, batch, _ = x.shape
         first, *others = (
-            _Stage(layer, target, self.pooling, batch)
+            _Stage(layer, target, self.pooling.kind, batch)
             for layer, target in zip(self.plan, _targets(self.plan), strict=True)
         )
         matrix = torch.cat([params["convs.0.weight"].squeeze(2).mT, params["convs.0.bias"].unsqueeze(1)], 1)
@@ -90,7 +158,7 @@ class Convolutions(nn.ModuleList):
         return hidden.view(members, batch, self.positions, -1)
 
     def _one_after_another(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
-        """`forward_stacked` with any activation: windows are copied, and autograd keeps what every operation needs."""
+        """`forward_stacked` with anything: windows are copied, and autograd keeps what every operation needs."""
         batch, hidden = x.shape[1], x.unsqueeze(3)
         for i, layer in enumerate(self.plan):
             padded = F.pad(hidden, (0, 0, _PADDING, _PADDING))  # [N, B, positions, C]
@@ -107,7 +175,9 @@ class CNN(nn.Module):
 
     `pooling` says what shortens the signal: "stride" (stride-2 convolutions, the paper's network of
     6c² + 58c + 10 parameters at c channels, 5210 at 25), "none" (nothing does), or "max", "avg", "l2" (stride
-    1, and after each activation windows of 2 are pooled; L2 is the root of the sum of squares). The paper's
+    1, and after each activation windows of 2 are pooled; L2 is the root of the sum of squares), "blur", "max_blur"
+    (`Pooling`); `window` and `pool_stride` say how many positions and how far apart, or how long a stride is. `dropout`
+    is the share of the linear layer's inputs that is dropped in training. The paper's
     `mnist1d-classification.ipynb` and `deep-double-descent.ipynb` have "stride"; its `benchmark-pooling.ipynb` has
     `channels=20, kernel_sizes=(3, 3)`: 9310 parameters for "none", 3310 otherwise.
     `activation` is a function, or its name in `mnist1d.models.activation.ACTIVATIONS`; ReLU, the paper's, is fastest.
@@ -123,15 +193,20 @@ class CNN(nn.Module):
         channels: int = 25,
         kernel_sizes: Sequence[int] = (5, 3, 3),
         pooling: str = "stride",
+        window: int = _POOL,
+        pool_stride: int | None = None,
+        dropout: float = 0.0,
         activation: str | Activation = "relu",
     ) -> None:
         super().__init__()
-        self.convs = Convolutions(input_size, channels, kernel_sizes, pooling, activation)
+        pools = Pooling(pooling, window, pool_stride)
+        self.convs = Convolutions(input_size, channels, kernel_sizes, pools, activation)
+        self.dropout = Dropout(dropout)
         self.linear = nn.Linear(self.convs.features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Signals [batch, input_size] -> logits [batch, num_classes]."""
-        return self.linear(self.convs(x).flatten(1))
+        return self.linear(self.dropout(self.convs(x).flatten(1), self.training))
 
     def forward_stacked(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
         """All members at once: signals [N, B, input_size] -> logits [N, B, num_classes].
@@ -145,7 +220,7 @@ class CNN(nn.Module):
         return torch.cat([self._forward_chunk(params, chunk) for chunk in chunks], dim=1)
 
     def _forward_chunk(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
-        hidden = self.convs.forward_stacked(params, x).flatten(2)
+        hidden = self.dropout.stacked(self.convs.forward_stacked(params, x).flatten(2), self.training)
         readout = by_position(params["linear.weight"], self.convs.positions)
         return stacked_linear(hidden, readout, params["linear.bias"])
 
@@ -158,21 +233,10 @@ def by_position(weight: Tensor, positions: int) -> Tensor:
     return weight.unflatten(2, (-1, positions)).mT.flatten(2)
 
 
-def _pool(x: Tensor, pooling: str) -> Tensor:
-    """Pool [batch, channels, positions] over windows of 2; an odd last position is dropped."""
-    if pooling == "max":
-        return F.max_pool1d(x, _POOL)
-    if pooling == "avg":
-        return F.avg_pool1d(x, _POOL)
-    if pooling == "l2":
-        return torch.linalg.vector_norm(x.unfold(-1, _POOL, _POOL), dim=-1)  # its gradient at zero is zero
-    return x
-
-
-def _pool_positions(x: Tensor, pooling: str) -> Tensor:
-    """`_pool` of [member, batch, positions, channels]."""
+def _pool_positions(x: Tensor, pooling: Pooling) -> Tensor:
+    """`pooling` of [member, batch, positions, channels]."""
     members = len(x)
-    return _pool(x.flatten(0, 1).mT, pooling).mT.unflatten(0, (members, -1))
+    return pooling(x.flatten(0, 1).mT).mT.unflatten(0, (members, -1))
 
 
 @dataclass(frozen=True)
@@ -212,7 +276,7 @@ class _Layer:
     length: int
     kernel: int
     stride: int
-    pool: int
+    pooling: Pooling
 
     @property
     def convolved(self) -> int:
@@ -220,7 +284,7 @@ class _Layer:
 
     @property
     def pooled(self) -> int:
-        return self.convolved // self.pool
+        return self.pooling.positions(self.convolved)
 
     @property
     def outputs(self) -> int:
@@ -249,7 +313,7 @@ class _Stage:
 
     @property
     def pools(self) -> bool:
-        return self.layer.pool > 1
+        return self.layer.pooling.pools
 
     @property
     def pairs(self) -> bool:
@@ -262,16 +326,14 @@ class _Stage:
         return replace(self.layer, kernel=self.layer.kernel + 1, stride=2) if self.pairs else self.layer
 
 
-def _plan(input_size: int, kernel_sizes: Sequence[int], pooling: str) -> tuple[_Layer, ...]:
-    stride = 2 if pooling == "stride" else 1
-    pool = _POOL if pooling in ("max", "avg", "l2") else 1
+def _plan(input_size: int, kernel_sizes: Sequence[int], pooling: Pooling) -> tuple[_Layer, ...]:
     layers: list[_Layer] = []
     length = input_size
     for kernel in kernel_sizes:
-        layers.append(_Layer(length, kernel, stride, pool))
+        layers.append(_Layer(length, kernel, pooling.convolution_stride, pooling))
         length = layers[-1].pooled
         if length < 1:
-            raise ValueError(f"{input_size} positions are too few for {kernel_sizes=} with {pooling=}")
+            raise ValueError(f"{input_size} positions are too few for {kernel_sizes=} with pooling={pooling.kind!r}")
     return tuple(layers)
 
 
@@ -447,7 +509,7 @@ def _inner_grad(grad: Tensor, activations: Tensor | None, out: Tensor, stage: _S
     """
     outputs = stage.layer.outputs if activations is None else activations.shape[1] // stage.batch
     inner = grad.new_empty(len(grad), stage.batch, outputs, grad.shape[2])
-    inner[:, :, stage.target.length * stage.layer.pool :] = 0
+    inner[:, :, stage.target.length * (_POOL if stage.pools else 1) :] = 0
     grad, out = (stage.target.positions(t, stage.batch) for t in (grad, out))
     if activations is None:
         _masked(grad, out, out=inner[:, :, : stage.target.length])

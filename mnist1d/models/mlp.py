@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from .activation import Activation
+from .dropout import Dropout
 from .linear import stacked_linear
 
 
@@ -23,6 +24,7 @@ class MLP(nn.Module):
         hidden: units in each hidden layer.
         layers: hidden layers, at least one.
         residual: whether layers are added to their inputs.
+        dropout: share of each hidden layer's outputs that is dropped in training, before they are added.
         activation: a function, or its name in `mnist1d.models.activation.ACTIVATIONS`.
 
     Raises KeyError for another name.
@@ -36,10 +38,11 @@ class MLP(nn.Module):
         hidden: int = 100,
         layers: int = 2,
         residual: bool = True,
+        dropout: float = 0.0,
         activation: str | Activation = "relu",
     ) -> None:
         super().__init__()
-        self.residual, self.activation = residual, Activation.of(activation)
+        self.residual, self.activation, self.dropout = residual, Activation.of(activation), Dropout(dropout)
         widths = [input_size, *[hidden] * layers, num_classes]
         for number, (fan_in, fan_out) in enumerate(pairwise(widths), 1):
             self.add_module(f"linear{number}", nn.Linear(fan_in, fan_out))
@@ -48,7 +51,7 @@ class MLP(nn.Module):
         """Signals [batch, input_size] -> logits [batch, num_classes]."""
         *hidden, readout = self.children()
         for number, linear in enumerate(hidden):
-            out = self.activation.value(linear(x))
+            out = self.dropout(self.activation.value(linear(x)), self.training)
             x = x + out if self.residual and number else out
         return readout(x)
 
@@ -59,6 +62,6 @@ class MLP(nn.Module):
         """
         *hidden, readout = [(params[f"{name}.weight"], params[f"{name}.bias"]) for name, _ in self.named_children()]
         for number, (weight, bias) in enumerate(hidden):
-            out = self.activation.spent(stacked_linear(x, weight, bias))
+            out = self.dropout.stacked(self.activation.spent(stacked_linear(x, weight, bias)), self.training)
             x = x + out if self.residual and number else out
         return stacked_linear(x, *readout)

@@ -17,7 +17,7 @@ from mnist1d.config import Run
 from mnist1d.config.tasks import Contrastive
 from mnist1d.contrastive_loss import make_loss
 from mnist1d.models import Encoder, make_encoder
-from mnist1d.probe import Features, isolation, linear_accuracy, neighbour_accuracy
+from mnist1d.probe import Features, isolation, linear_probe, neighbour_accuracy
 from mnist1d.problem import StackedProblem
 from mnist1d.stack import StackedModel, build_member, member_generator
 
@@ -56,8 +56,9 @@ class StackedContrastive(StackedProblem):
 
     Metrics: `train/loss`, the mean over the block that ends there; `probe/…`, test accuracy of a linear probe on
     pixels, h1, h2, …, p1, …; `knn/acc` and `knn/pixels`, of nearest neighbours; `isolation/…`, mean silhouette of a
-    digit's test outputs. All but the first are in full at the end, and `knn/acc` and the probe of the last
-    convolution also every `task.probe_every` steps.
+    digit's test outputs; with `data.val_split`, `val/probe/…`, the same probes' accuracy on the samples held out. All
+    but the first are in full at the end, and `knn/acc` and the probe of the last convolution also every
+    `task.probe_every` steps.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -96,8 +97,9 @@ class StackedContrastive(StackedProblem):
         return self._augmentation(x) if self._tasks[0].augment else torch.cat([x, x], 1), y
 
     def _objective(self, outputs: Tensor, _labels: Tensor) -> Tensor:
-        first, second = outputs.chunk(2, dim=1)
-        return self._loss(first, second)
+        """Losses ``[N]``: the mean over heads, each on its own outputs (Ruan et al. 2023, with equal weights)."""
+        first, second = (view.chunk(self._tasks[0].heads, dim=2) for view in outputs.chunk(2, dim=1))
+        return torch.stack([self._loss(*views) for views in zip(first, second, strict=True)]).mean(0)
 
     def measure(self, step: int) -> dict[str, Tensor]:
         """The loss where the schedule evaluates, scores where it probes, all scores at the end."""
@@ -113,19 +115,24 @@ class StackedContrastive(StackedProblem):
     def finals(self, member: int) -> dict[str, float]:
         """The last convolution's probe as `test/acc_final`, the best layer's as `test/acc_best`, and which it is.
 
-        `probe/best_layer` counts as the paper does: 0 the pixels, 1 h1, 2 h2, …
+        `probe/best_layer` counts as the paper does: 0 the pixels, 1 h1, 2 h2, …; `probe/output` is the last one. With
+        `data.val_split`, `val/acc_final` is the last convolution's, and `test/acc_selected` is the test accuracy of
+        `probe/selected_layer`, the layer that validation samples prefer, without a look at test data.
         """
         history = self.histories[member]
         if history.failure:
             return {}
-        names = ["pixels", *self._encoder.names]
-        accuracies = [history.metrics[f"probe/{name}"][-1][1] for name in names]
-        best = max(accuracies)
-        return {
-            "test/acc_final": accuracies[len(self._encoder.convs)],
-            "test/acc_best": best,
-            "probe/best_layer": float(accuracies.index(best)),
-        }
+        last, layers = len(self._encoder.convs), ("pixels", *self._encoder.names)
+        ends = {name: points[-1][1] for name, points in history.metrics.items()}
+        test = [ends[f"probe/{name}"] for name in layers]
+        finals = {"test/acc_final": test[last], "test/acc_best": max(test), "probe/output": test[-1]}
+        finals["probe/best_layer"] = float(test.index(max(test)))
+        if "val/probe/pixels" in ends:
+            val = [ends[f"val/probe/{name}"] for name in layers]
+            chosen = val.index(max(val))
+            finals |= {"val/acc_final": val[last], "test/acc_selected": test[chosen]}
+            finals["probe/selected_layer"] = float(chosen)
+        return finals
 
     def own_state(self) -> dict[str, Any]:
         """The members' generators of batches and of augmentation."""
@@ -154,14 +161,19 @@ class StackedContrastive(StackedProblem):
 
     def _scores(self, member: int, layers: dict[str, Features], *, everything: bool) -> dict[str, float]:
         """Scores of a member by name, from its layers: those along training, or of every layer and digit."""
-        (train_x, train_y), (test_x, test_y) = (self._split(name, member) for name in ("train", "test"))
+        splits = {name: self._split(name, member) for name in self.data.splits}
+        train_y, test_y = splits["train"][1], splits["test"][1]
         output = layers[self._encoder.names[-1]]
-        probed = {"pixels": Features(train_x, test_x), **layers} if everything else self._last_convolution(layers)
-        neighbours = self._tasks[0].neighbours
-        scores = {f"probe/{name}": linear_accuracy(own, train_y, test_y) for name, own in probed.items()}
+        pixels = Features(**{name: x for name, (x, _) in splits.items()})
+        probed = {"pixels": pixels, **layers} if everything else self._last_convolution(layers)
+        neighbours, scores = self._tasks[0].neighbours, dict[str, float]()
+        for name, own in probed.items():
+            accuracy = linear_probe(own.train, train_y)
+            scores[f"probe/{name}"] = accuracy(own.test, test_y)
+            if own.val is not None:
+                scores[f"val/probe/{name}"] = accuracy(own.val, splits["val"][1])
         scores["knn/acc"] = neighbour_accuracy(output, train_y, test_y, neighbours, cosine=True)
         if everything:
-            pixels = probed["pixels"]
             scores["knn/pixels"] = neighbour_accuracy(pixels, train_y, test_y, neighbours, cosine=False)
             scores |= {f"isolation/{digit}": value for digit, value in isolation(output.test, test_y).items()}
         return scores
@@ -177,10 +189,12 @@ class StackedContrastive(StackedProblem):
 
     @torch.no_grad()
     def _layers(self, member: int) -> dict[str, Features]:
-        train_x, test_x = (self._split(name, member)[0] for name in ("train", "test"))
         self._encoder.load_state_dict(self.model.member_state(member))
-        outputs = zip(self._encoder.layers(train_x), self._encoder.layers(test_x), strict=True)
-        return {name: Features(*pair) for name, pair in zip(self._encoder.names, outputs, strict=True)}
+        outputs = {name: self._encoder.layers(self._split(name, member)[0]) for name in self.data.splits}
+        return {
+            layer: Features(**{name: layers[place] for name, layers in outputs.items()})
+            for place, layer in enumerate(self._encoder.names)
+        }
 
 
 def _task(run: Run) -> Contrastive:

@@ -43,13 +43,13 @@ class Trial:
 
     Args:
         run: whose data set, net and task it is, but for the seeds.
-        number: of the trial; `task.trial_data_seed` plus this seeds all that it draws.
+        number: of the trial; `task.first_trial` of the run plus this seeds all that it draws.
         device: where to train.
     """
 
     def __init__(self, run: Run, number: int, device: torch.device) -> None:
         self.task, self.device = task_of(run), device
-        seed = self.task.trial_data_seed + number
+        seed = self.task.first_trial(run.seed) + number
         data = run.data.model_copy(update={"seed": seed, "val_split": VALIDATION, "test_samples": None})
         self.run = run.model_copy(update={"seed": seed, "data": data})
         self.data = OneHotData([self.run] * len(self.task.trial_lrs))  # a net for each rate

@@ -58,6 +58,14 @@ DESCRIBED = """
         lines: width
         panels: noise
         where: {model.name: mlp}
+      both:
+        alt: Error and sparsity
+        caption: Points, measures.
+        show: {arguments: {measure: error}, minus: {noise: 0.0 flip}}
+        over: what is measured
+        across: [error, sparsity]
+        lines: noise
+        where: {model.name: mlp, width: 8}
     tables:
       errors:
         title: Errors by width
@@ -152,7 +160,7 @@ def test_tables_have_means_intervals_differences_and_n(whole: Page) -> None:
 
 
 def test_lines_and_points_are_where_the_numbers_are(whole: Page) -> None:
-    errors, gains, training = (picture.figure.axes for picture in whole.pictures)
+    errors, gains, training, both = (picture.figure.axes for picture in whole.pictures)
     assert [ax.get_title(loc="left") for ax in errors] == ["a  MLP", "b  CNN"]
     np.testing.assert_allclose(errors[1].lines[1].get_xydata(), [(8, 54), (16, 44), (32, 50), (64, 31)])
     assert [label.get_text() for label in errors[0].get_xticklabels()] == ["8", "16", "32", "64"]
@@ -162,6 +170,9 @@ def test_lines_and_points_are_where_the_numbers_are(whole: Page) -> None:
         pytest.approx([0, y]) for y in (3, 3, 3, 0)
     ]
     np.testing.assert_allclose(training[0].lines[0].get_xydata(), [(0, 90), (10, 70.5), (20, 51)])
+    np.testing.assert_allclose(both[0].lines[1].get_xydata(), [(0, 3), (1, 0)], atol=1e-9)
+    assert [label.get_text() for label in both[0].get_xticklabels()] == ["test error", "sparsity"]
+    assert both[0].get_xlabel() == "what is measured"
     assert "Mean over n = 3 seeds with its 95% t interval. `python train.py -m experiment=made_up`" in (
         whole.pictures[0].caption
     )
@@ -187,7 +198,7 @@ def test_what_is_missing_is_said_once_for_each_reason(description: Description) 
 def test_a_part_of_an_ablation_makes_a_part_of_its_page(description: Description) -> None:
     rows = [row for row in full(("mlp",), (0,)) if row["data.label_noise"] == 0]
     page = ablation.page(description, runs_of(rows))
-    assert [picture.name for picture in page.pictures] == ["errors", "gains", "while-training"]
+    assert [picture.name for picture in page.pictures] == ["errors", "gains", "while-training", "both"]
     assert page.tables[0].columns == ("model", "width", "none", "n")
     with pytest.raises(NoRuns, match=r"no run is finished \(1 FAILED\)"):
         ablation.page(description, runs_of([rows[0] | {"status": "FAILED"}]))
@@ -240,6 +251,7 @@ MLP = {"model.name": "mlp", "noise": "0.0 flip"}
         ("ratio", {"of": {"width": 8}, "minus": {"width": 16}, "where": MLP}, [50 / 40, 51 / 41, 52 / 42]),
         ("share", {"of": {"width": 8}, "minus": {"width": 16}, "where": MLP}, [100, 100, 100]),
         ("share", {"of": {"width": 16}, "minus": {"width": 8}, "where": MLP}, [0, 0, 0]),
+        ("gap", {"less": "sparsity", "where": MLP | {"width": 8}}, [25, 26, 27]),
     ],
 )
 def test_statistics_are_what_they_say(
@@ -303,6 +315,7 @@ def test_names_that_stand_for_nothing_are_found_with_the_nearest(tmp_path: Path)
         ("lines: noise", "lines: nois"),
         ("over: step", "over: steps"),
         ("where: {model.name: mlp}", "where: {model: mlp}"),
+        ("across: [error, sparsity]", "across: [error, sparsty]"),
         ("rows: [model.name, noise]", "rows: [model.name, noize]"),
         ("measure: error, over: width}, minus: {noise: 0.0 flip}", "measure: eror, over: width}, minus: {nose: x}"),
     )
@@ -311,6 +324,7 @@ def test_names_that_stand_for_nothing_are_found_with_the_nearest(tmp_path: Path)
         f"figures.gains.where=model: is none of this page's names; {keys}",
         "figures.while-training.over=steps: is none of this page's names; nearest: step; "
         f"{keys}, step, error, sparsity",
+        "figures.both.across=sparsty: is none of this page's names; nearest: sparsity; allowed: error, sparsity",
         f"tables.peaks.rows=noize: is none of this page's names; nearest: noise; {keys}",
         "tables.peaks.cells.more than without.arguments.measure=eror: is none of this page's names; nearest: error; "
         "allowed: error, sparsity",

@@ -235,6 +235,12 @@ MESSAGES = {
     "task=contrastive model=cnn task.train_on=all data.stream=true": (
         "task.train_on=all  a stream has no samples but those for training; allowed: train"
     ),
+    "task=contrastive model=cnn task.projector_depth=0 task.heads=2": (
+        "task.heads=2  without a projector (task.projector_depth=0) there are none; allowed: 1"
+    ),
+    "optimizer=rmsprop optimizer.alpha=1": (
+        "optimizer.alpha=1  the mean would stay at optimizer.initial=0; allowed: a number below 1"
+    ),
     "trainer.matmul_precision=bf16": ("trainer.matmul_precision=bf16  must be one of highest, high, medium"),
     "claim=pooling": "claim=pooling  claims are no part of a run: analyze.py reads them",
     "page=pooling": "page=pooling  pages are no part of a run: analyze.py reads them",

@@ -164,6 +164,14 @@ def test_training_lowers_every_loss(make_run: MakeRun, name: str) -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("name", ["infonce", "vicreg"])
+def test_the_loss_of_heads_is_the_mean_of_their_own(make_run: MakeRun, name: str) -> None:
+    module = trained(make_run(*SMALL, f"task.loss={name}", "task.heads=2", "trainer.max_steps=1"))
+    outputs, labels = torch.randn(1, 20, 12), torch.zeros(1, 10)
+    alone = [module._loss(*head.chunk(2, dim=1)) for head in (outputs[..., :6], outputs[..., 6:])]
+    torch.testing.assert_close(module._objective(outputs, labels), (alone[0] + alone[1]) / 2)
+
+
 # -- training --------------------------------------------------------------------------------------------
 
 
@@ -188,15 +196,27 @@ def test_a_run_measures_its_loss_along_training_and_every_layer_at_the_end(make_
     finals = module.finals(0)
     assert finals["test/acc_final"] == accuracies[3]
     assert finals["test/acc_best"] == max(accuracies) == accuracies[int(finals["probe/best_layer"])]
+    assert finals["probe/output"] == accuracies[5]
+    assert not {"val/acc_final", "test/acc_selected"} & set(finals)
 
 
-@pytest.mark.parametrize("depth", [0, 2])
-def test_a_member_alone_is_a_member_of_a_stack(make_run: MakeRun, depth: int) -> None:
+def test_samples_held_out_choose_the_layer(make_run: MakeRun) -> None:
+    module = trained(make_run(*SMALL, "task.probe_every=10", "data.val_split=0.25", "task.neighbours=5"))
+    metrics, finals = module.histories[0].metrics, module.finals(0)
+    layers = ("pixels", "h1", "h2", "h3", "p1", "p2")
+    val, test = ([metrics[f"{split}probe/{name}"][-1][1] for name in layers] for split in ("val/", ""))
+    assert all(accuracy * 100 == pytest.approx(round(accuracy * 100)) for accuracy in val), "of 100 samples"
+    assert val != test
+    assert [step for step, _ in metrics["val/probe/h3"]] == [9, 19]
+    assert finals["val/acc_final"] == val[3]
+    assert finals["test/acc_selected"] == test[val.index(max(val))] == test[int(finals["probe/selected_layer"])]
+
+
+@pytest.mark.parametrize(("depth", "heads"), [(0, 1), (2, 1), (2, 3)])
+def test_a_member_alone_is_a_member_of_a_stack(make_run: MakeRun, depth: int, heads: int) -> None:
+    shape = (f"task.projector_depth={depth}", f"task.heads={heads}")
     values = [("0", "0.5", "10"), ("1", "0.1", "3")]
-    runs = [
-        make_run(*SMALL, f"task.projector_depth={depth}", f"seed={s}", f"task.temperature={t}", f"task.max_shift={m}")
-        for s, t, m in values
-    ]
+    runs = [make_run(*SMALL, *shape, f"seed={s}", f"task.temperature={t}", f"task.max_shift={m}") for s, t, m in values]
     stack = trained(*runs)
     for n, run in enumerate(runs):
         alone = trained(run)

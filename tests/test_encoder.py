@@ -14,6 +14,8 @@ TWINS: dict[str, Callable[[], Encoder]] = {
     "no projector": lambda: Encoder(channels=4, projector_depth=0),
     "one layer": lambda: Encoder(channels=3, projector_depth=1),
     "deep": lambda: Encoder(channels=3, projector_depth=4, projector_width=9, output_size=5),
+    "heads": lambda: Encoder(channels=3, projector_width=9, output_size=5, heads=3),
+    "heads of one layer": lambda: Encoder(channels=3, projector_depth=1, output_size=5, heads=2),
     "pooled": lambda: Encoder(channels=3, kernel_sizes=(3, 3), pooling="max"),
     "single convolution": lambda: Encoder(channels=3, kernel_sizes=(5,), projector_depth=0),
 }
@@ -50,6 +52,21 @@ def test_layers_are_taken_after_the_relu_but_the_last_of_a_projector():
     assert torch.equal(inner[3], encoder.projector[0](inner[2]).relu())
     assert torch.equal(output, encoder.projector[1](inner[3]))
     assert torch.equal(output, encoder(x))
+
+
+def test_heads_are_projectors_side_by_side_on_the_same_convolutions():
+    torch.manual_seed(2)
+    both, x = Encoder(heads=2, output_size=7), torch.randn(4, 40)
+    torch.manual_seed(2)
+    first = Encoder(output_size=7)  # draws the convolutions and the first head alike
+    assert both.names == first.names == ["h1", "h2", "h3", "p1", "p2"]
+    layers = both.layers(x)
+    assert [layer.shape[1] for layer in layers] == [475, 250, 125, 250, 14]
+    for ours, theirs in zip(layers, first.layers(x), strict=True):
+        assert torch.equal(ours[:, : theirs.shape[1]], theirs)
+    second = both.projector[3](both.projector[2](layers[2]).relu())
+    assert torch.equal(layers[-1][:, 7:], second)
+    assert not torch.allclose(second, layers[-1][:, :7])
 
 
 def test_initial_weights_are_those_of_pytorchs_layers_drawn_in_order():

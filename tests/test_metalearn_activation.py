@@ -142,6 +142,17 @@ def test_trials_are_the_same_for_all_seeds_and_all_functions(make_run: MakeRun) 
     assert values(others, 0, "fresh/acc") != values(module, 0, "fresh/acc")
 
 
+def test_trials_of_their_own_differ_from_seed_to_seed_and_are_the_same_for_all_functions(make_run: MakeRun) -> None:
+    common = (*SMALL, "task.scale=0", "trainer.max_steps=1", "task.trial_data_seed=null")
+    module = learned([make_run(*common, f"seed={seed}") for seed in (0, 3)])
+    first, last = (
+        learned([make_run(*common, "seed=0", f"task.trial_data_seed={data_seed}")]) for data_seed in (1000, 1006)
+    )
+    for member, alone in ((0, first), (1, last)):  # two trials each
+        assert values(module, member, "fresh/acc") == pytest.approx(values(alone, 0, "fresh/acc"), abs=0.01)
+    assert values(module, 0, "fresh/acc") != values(module, 1, "fresh/acc")
+
+
 def test_a_spline_follows_its_function_and_goes_on_straight() -> None:
     def hill(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.stack([x.sin(), x.tanh()]), torch.stack([x.cos(), 1 - x.tanh().square()])

@@ -113,7 +113,7 @@ NUMBERS = {
         task.follow_up_steps=7 task.follow_up_batch_size=9 task.follow_up_eval_every=8 task.follow_up_data_seed=1""",
     "contrastive": """task.loss=nt_xent task.temperature=0.1 task.augment=false task.max_shift=9 task.slope_scale=0.1
         task.offset_scale=0.1 task.train_on=all task.projector_depth=0 task.projector_width=9 task.output_size=9
-        task.probe_every=9 task.neighbours=9""",
+        task.heads=2 task.probe_every=9 task.neighbours=9""",
     "metalearn_lr": "task.inner_steps=9 task.outer_lr=0.1 task.differentiation=reverse",
     "rmsprop": "optimizer.alpha=0.9 optimizer.initial=1.0",
     "metalearn_activation": """task.protocol=corrected task.scale=0.1 task.meta_hidden=9 task.inner_steps=300

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from mnist1d.data import Recipe, load
-from mnist1d.probe import Features, isolation, linear_accuracy, neighbour_accuracy
+from mnist1d.probe import Features, isolation, linear_probe, neighbour_accuracy
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def clusters(rows: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
 def test_separable_features_are_classified_without_an_error():
     (train, train_y), (test, test_y) = clusters(200, 0.05, 0), clusters(100, 0.05, 1)
     features = Features(train, test)
-    assert linear_accuracy(features, train_y, test_y) == 1
+    assert linear_probe(features.train, train_y)(features.test, test_y) == 1
     assert neighbour_accuracy(features, train_y, test_y, 10, cosine=True) == 1
     assert neighbour_accuracy(features, train_y, test_y, 10, cosine=False) == 1
 
@@ -41,13 +41,13 @@ def test_features_without_information_are_classified_by_chance():
     generator = torch.Generator().manual_seed(0)
     features = Features(torch.randn(1000, 5, generator=generator), torch.randn(1000, 5, generator=generator))
     labels = torch.arange(1000) % 10
-    assert 0.05 < linear_accuracy(features, labels, labels) < 0.15
+    assert 0.05 < linear_probe(features.train, labels)(features.test, labels) < 0.15
     assert 0.05 < neighbour_accuracy(features, labels, labels, 10, cosine=True) < 0.15
 
 
 def test_pixel_baselines_are_the_references(pixels):
     features, train_y, test_y = pixels
-    assert linear_accuracy(features, train_y, test_y) == pytest.approx(0.328, abs=0.002)
+    assert linear_probe(features.train, train_y)(features.test, test_y) == pytest.approx(0.328, abs=0.002)
     assert neighbour_accuracy(features, train_y, test_y, 10, cosine=False) == pytest.approx(0.596, abs=0.001)
 
 
@@ -60,7 +60,7 @@ def test_the_probe_stops_where_the_references_scikit_learn_stopped(pixels):
         features = Features(hidden(features.train).relu(), hidden(features.test).relu())
     reference = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-2 / 4000, max_iter=1000))
     score = reference.fit(features.train, train_y).score(features.test, test_y)
-    assert linear_accuracy(features, train_y, test_y) == pytest.approx(score, abs=0.005)
+    assert linear_probe(features.train, train_y)(features.test, test_y) == pytest.approx(score, abs=0.005)
 
 
 @pytest.mark.parametrize("cosine", [True, False])
@@ -100,6 +100,6 @@ def test_isolation_tells_a_digit_apart_from_two_that_mix():
 def test_a_member_that_diverged_scores_nan():
     x, y = clusters(50, 0.1, 0)
     broken = Features(x.where(x != x[3, 3], torch.nan), x)
-    assert np.isnan(linear_accuracy(broken, y, y))
+    assert np.isnan(linear_probe(broken.train, y)(broken.test, y))
     assert np.isnan(neighbour_accuracy(broken, y, y, 3, cosine=True))
     assert np.isnan(isolation(broken.train, y)[int(y[3])])

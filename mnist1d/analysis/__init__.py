@@ -8,6 +8,10 @@ module is light, so that the command line can be checked before anything heavy i
 
 ABLATIONS = {
     "ablation_noise": "Ablation: label noise and remedies in double descent",
+    "ablation_learned_lr": "Ablation: learned learning rates disturbed",
+    "ablation_learned_activation": "Ablation: learned activation functions against standard ones",
+    "ablation_projector": "Ablation: projection heads and every layer before and behind them",
+    "ablation_contrast": "Ablation: contrastive losses and temperature",
 }
 """Ablation -> its heading; conf/page/ says what its page shows."""
 

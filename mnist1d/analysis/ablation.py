@@ -275,11 +275,19 @@ def _frame(
     description: Description, found: Swept, asked: FigureOf, cell: Cell, where: Mapping[str, Any]
 ) -> pd.DataFrame:
     """The numbers of a line # [value of the axis, seed], without values that no seed has."""
+    if asked.across:
+        return _across(found, asked.across, cell, where)
     if asked.over not in description.keys:
         return _recorded(found, asked.over, cell, where)
     values = _values(description, matching(found.table, where), asked.over)
     samples = {value: sample(found, cell, {**where, asked.over: value}) for value in values}
     return pd.DataFrame(samples.values(), index=pd.Index(list(samples), tupleize_cols=False)).dropna(how="all")
+
+
+def _across(found: Swept, measures: Sequence[str], cell: Cell, where: Mapping[str, Any]) -> pd.DataFrame:
+    """The numbers of a line # [place among the measures, seed], without measures that no seed has."""
+    cells = [cell.model_copy(update={"arguments": {**cell.arguments, "measure": measure}}) for measure in measures]
+    return pd.DataFrame([sample(found, each, where) for each in cells]).reset_index(drop=True).dropna(how="all")
 
 
 def _recorded(found: Swept, over: str, cell: Cell, where: Mapping[str, Any]) -> pd.DataFrame:
@@ -316,6 +324,11 @@ def _draw_points(ax: Axes, values: Sequence[Any], lines: Sequence[Line]) -> None
 
 
 def _ticks(ax: Axes, description: Description, asked: FigureOf, values: Sequence[Any]) -> None:
+    if asked.across:
+        places = sorted(set(values))
+        ax.set_xticks(places, [description.measures[asked.across[place]].label for place in places])
+        ax.set_xlabel(asked.over)
+        return
     if asked.over not in description.keys:
         measure = description.measures.get(asked.over)
         ax.set_xlabel(measure.titled if measure else "optimiser step")

@@ -99,7 +99,8 @@ class FigureOf(Section):
     caption: str = Field(description="what the lines are; n, interval and command are added")
     show: Cell = Field(description="the solid lines")
     dashed: Cell | None = Field(None, description="a second statistic of the same settings, dashed")
-    over: str = Field(description="horizontal axis: a key, step, or a measure with a history")
+    over: str = Field(description="horizontal axis: a key, step, or a measure with a history; of across: its label")
+    across: list[str] = Field([], description="measures, each shown in its own place of that axis, in place of show's")
     scale: Literal["linear", "log", "names"] = Field("linear", description="of that axis; names: one place per value")
     lines: str | None = Field(None, description="key that has a line for each value")
     panels: str | None = Field(None, description="key that has a panel for each value")
@@ -152,7 +153,9 @@ class Description(Section):
         histories = [name for name, measure in self.measures.items() if measure.history]
         for name, figure in self.figures.items():
             place = f"figures.{name}"
-            yield from self._unknown(f"{place}.over", [figure.over], [*self.keys, "step", *histories])
+            over = [] if figure.across else [figure.over]
+            yield from self._unknown(f"{place}.over", over, [*self.keys, "step", *histories])
+            yield from self._unknown(f"{place}.across", figure.across, self.measures)
             for field in ("lines", "panels"):
                 value = getattr(figure, field)
                 yield from self._unknown(f"{place}.{field}", [value] if value else [], self.keys)
@@ -175,7 +178,7 @@ class Description(Section):
 
     def _axis_faults(self, place: str, field: str, figure: FigureOf, cell: Cell) -> Iterator[Fault]:
         """Along what was recorded there are values, and no statistics of them."""
-        if figure.over in self.keys or cell.measure not in self.measures:
+        if figure.across or figure.over in self.keys or cell.measure not in self.measures:
             return
         if cell.statistic != "mean":
             text = f"cannot be shown over {figure.over}, which is no key"

@@ -167,7 +167,9 @@ def trials_of(runs: Runs, done: pd.DataFrame) -> pd.DataFrame:
         accuracies, rates = (runs.histories[f"{kind}/{name}{ending}"].loc[run["run_id"]] for name in ("acc", "lr"))
         arm = run["arm"] if kind == "fresh" else f"spline of {run['arm']}"
         about = {"function": f"{arm} {run['seed']}", "arm": arm, "standard": run["standard"], "length": length}
-        first = int(run["task.trial_data_seed"]) - int(run["trainer.max_steps"])  # trials are the steps after these
+        own = pd.isna(run["task.trial_data_seed"])  # the run's trials are numbered by its seed
+        first = int(run["seed"] * run["task.trials"] if own else run["task.trial_data_seed"])
+        first -= int(run["trainer.max_steps"])  # trials are the steps after these
         for step, accuracy in accuracies.dropna().items():
             rows.append({**about, "seed": first + step, "accuracy": 100 * accuracy, "lr": rates[step]})
     return pd.DataFrame(rows, columns=["function", "arm", "standard", "seed", "length", "accuracy", "lr"])

@@ -354,9 +354,13 @@ class RMSprop(Optimizer):
     """RMSprop without momentum."""
 
     name: Literal["rmsprop"] = Field(description="the update rule: a file in conf/optimizer/")
-    alpha: Decay = Field(description="decay of the running mean of the squared gradient")
+    alpha: Share = Field(description="decay of the running mean of the squared gradient; 1: it stays at initial")
     eps: float = Field(gt=0, description="added to its root")
     initial: Size = Field(description="what that mean starts at")
+
+    def conflicts(self) -> Iterator[Fault]:
+        if self.alpha == 1 and self.initial == 0:
+            yield Conflict("optimizer.alpha", 1, "the mean would stay at optimizer.initial=0", "a number below 1")
 
 
 class Trainer(Section):

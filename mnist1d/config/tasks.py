@@ -10,6 +10,9 @@ from mnist1d.config.section import Count, Decay, Positive, Section, Seed, Share,
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
+FIRST_OWN_TRIAL = 1000
+"""Seed of the first trial's data in a run of seed 0 whose trials are its own; far from the seeds of training data."""
+
 
 class Task(Section):
     """Keys that every task has."""
@@ -183,7 +186,13 @@ class MetalearnActivation(Task):
     )
     trial_steps: Positive = Field(description="optimiser steps after which each of them is scored")
     long_trial_steps: Positive | None = Field(description="steps after which it is scored again; null: not")
-    trial_data_seed: Seed = Field(description="seed of the first trial's data; the next ones count on")
+    trial_data_seed: Seed | None = Field(
+        description="seed of the first trial's data; the next ones count on; null: trials that no other run's seed has"
+    )
+
+    def first_trial(self, seed: int) -> int:
+        """Seed of the first trial's data in a run of this seed."""
+        return FIRST_OWN_TRIAL + seed * self.trials if self.trial_data_seed is None else self.trial_data_seed
 
     @property
     def marks(self) -> list[tuple[str, int]]:
@@ -228,6 +237,7 @@ class Contrastive(Task):
     projector_depth: Count = Field(description="linear layers behind the convolutions; 0: none")
     projector_width: Positive = Field(description="units of all of them but the last")
     output_size: Positive = Field(description="units of the last")
+    heads: Positive = Field(description="projectors side by side, over whose losses the mean is minimised")
     probe_every: Positive = Field(description="steps between probes of the encoder's last layer and the output")
     neighbours: Positive = Field(description="neighbours that vote in the kNN score of the output")
 
@@ -235,6 +245,10 @@ class Contrastive(Task):
         """Every step sees two views."""
         del batch_size
         return 2 * max_steps
+
+    def conflicts(self) -> Iterator[Fault]:
+        if self.heads > 1 and self.projector_depth == 0:
+            yield Conflict("task.heads", self.heads, "without a projector (task.projector_depth=0) there are none", "1")
 
 
 class Embedding(Task):

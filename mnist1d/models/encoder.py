@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .cnn import Convolutions
@@ -24,6 +25,7 @@ class Encoder(nn.Module):
         projector_depth: linear layers of the projector.
         projector_width: units of all of them but the last.
         output_size: units of the last; without a projector the outputs are those of the convolutions.
+        heads: projectors side by side, each with weights of its own; p1, p2, … have the features of all of them.
 
     Raises ValueError for an unknown `pooling` or a signal too short for the layers.
     """
@@ -38,29 +40,39 @@ class Encoder(nn.Module):
         projector_depth: int = 2,
         projector_width: int = 125,
         output_size: int = 16,
+        heads: int = 1,
     ) -> None:
         super().__init__()
         self.convs = Convolutions(input_size, channels, kernel_sizes, pooling)
         hidden = [projector_width] * (projector_depth - 1)
         widths = [self.convs.features, *hidden, output_size] if projector_depth else []
-        self.projector = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
+        self.depth = projector_depth
+        self.projector = nn.ModuleList(  # head by head
+            nn.Linear(fan_in, fan_out) for _ in range(heads) for fan_in, fan_out in pairwise(widths)
+        )
 
     @property
     def names(self) -> list[str]:
         """Names of the layers: h1, h2, … of the convolutions, p1, p2, … of the projector."""
-        convs, projector = range(1, len(self.convs) + 1), range(1, len(self.projector) + 1)
-        return [f"h{i}" for i in convs] + [f"p{i}" for i in projector]
+        return [f"h{i + 1}" for i in range(len(self.convs))] + [f"p{i + 1}" for i in range(self.depth)]
 
     def layers(self, x: Tensor) -> list[Tensor]:
         """Signals [batch, input_size] -> every layer's outputs, [batch, features], flattened channel by channel.
 
-        After ReLU (and pooling), but for the last layer of a projector, which is linear.
+        After ReLU (and pooling), but for the last layer of a projector, which is linear. Heads lie side by side.
         """
         outputs = [hidden.flatten(1) for hidden in self.convs.activations(x)]
-        for i, linear in enumerate(self.projector, 1):
-            output = linear(outputs[-1])
-            outputs.append(output if i == len(self.projector) else output.relu())
-        return outputs
+        heads = [self._head(outputs[-1], start) for start in range(0, len(self.projector), self.depth or 1)]
+        return outputs + [torch.cat(layer, 1) for layer in zip(*heads, strict=True)]
+
+    def _head(self, hidden: Tensor, start: int) -> list[Tensor]:
+        """The layers of the head whose first one is number `start` of the projector."""
+        layers = []
+        for i in range(self.depth):
+            output = self.projector[start + i](hidden)
+            hidden = output if i == self.depth - 1 else output.relu()
+            layers.append(hidden)
+        return layers
 
     def forward(self, x: Tensor) -> Tensor:
         """Signals [batch, input_size] -> outputs [batch, features]."""
@@ -71,15 +83,19 @@ class Encoder(nn.Module):
 
         `params[name]` is [N, ...] under the names of `named_parameters()`.
         """
-        output = self.convs.forward_stacked(params, x).mT.flatten(2)  # channel by channel
-        for i in range(len(self.projector)):
-            hidden = output.relu_() if i else output
-            output = stacked_linear(hidden, params[f"projector.{i}.weight"], params[f"projector.{i}.bias"])
-        return output
+        hidden = self.convs.forward_stacked(params, x).mT.flatten(2)  # channel by channel
+        heads = range(0, len(self.projector), self.depth or 1)
+        return torch.cat([self._head_stacked(params, hidden, start) for start in heads], 2) if heads else hidden
+
+    def _head_stacked(self, params: dict[str, Tensor], hidden: Tensor, start: int) -> Tensor:
+        for i in range(start, start + self.depth):
+            hidden = hidden.relu_() if i > start else hidden
+            hidden = stacked_linear(hidden, params[f"projector.{i}.weight"], params[f"projector.{i}.bias"])
+        return hidden
 
 
 def make_encoder(config: Mapping[str, Any]) -> Encoder:
     """The encoder of a run, from its flat config (`Run.flat`, or the config beside recorded weights)."""
     layers = {key: config[f"model.{key}"] for key in ("input_size", "channels", "kernel_sizes", "pooling")}
     projector = {key: config[f"task.{key}"] for key in ("projector_depth", "projector_width", "output_size")}
-    return Encoder(**layers, **projector)
+    return Encoder(**layers, **projector, heads=config.get("task.heads", 1))  # runs of before have no such key

@@ -18,7 +18,7 @@ from mnist1d.blocks import Schedule, StackData
 from mnist1d.config import Run
 from mnist1d.config.schema import SGD
 from mnist1d.config.tasks import Embedding
-from mnist1d.probe import Features, linear_accuracy, neighbour_accuracy, purity, silhouettes
+from mnist1d.probe import Features, linear_probe, neighbour_accuracy, purity, silhouettes
 from mnist1d.problem import StackedProblem
 from mnist1d.stack import StackedModel
 
@@ -121,7 +121,7 @@ class StackedEmbedding(StackedProblem):
             own = silhouettes(values, labels)
             scores[f"silhouette/{space}"] = float(own.mean())
         by_digit = {f"silhouette/plane_{digit}": float(own[labels == digit].mean()) for digit in labels.unique()}
-        probe = linear_accuracy(Features(signals[:-test], signals[-test:]), train_y, test_y)
+        probe = linear_probe(signals[:-test], train_y)(signals[-test:], test_y)
         return {**scores, **by_digit, "probe/pixels": probe}
 
     def _all_samples(self, member: int) -> tuple[Tensor, Tensor]:

@@ -55,6 +55,20 @@ LABELS = frozenset(
 )
 """Keys that say why or where a run is trained; its numbers do not depend on them (beyond rounding)."""
 
+NEUTRAL = {
+    "task.name": "classification",
+    "task._target_": "mnist1d.classification.StackedClassification",
+    "task.heads": 1,
+    "trainer.matmul_precision": "highest",
+    "model.activation": "relu",
+    "model.layers": 2,
+    "model.dropout": 0.0,
+    "model.window": 2,
+    "model.pool_stride": None,
+}
+"""Keys that came later, at the values that stand for what was done before: these do not count for a fingerprint, so
+that runs recorded without the key are found. A new option belongs here with the value that leaves it out."""
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -82,7 +96,13 @@ class Stack:
 
 def fingerprint(run: Run) -> str:
     """Hash of every config value that can change the run's numbers; equal fingerprint = same run."""
-    return digest({key: value for key, value in run.flat().items() if key not in LABELS})
+    return digest(counted(run))
+
+
+def counted(run: Run) -> dict[str, Any]:
+    """The config values that make a run's fingerprint."""
+    flat = run.flat().items()
+    return {key: value for key, value in flat if key not in LABELS and (key not in NEUTRAL or value != NEUTRAL[key])}
 
 
 def signature(run: Run) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from mnist1d import provenance, summary
 from mnist1d.analysis.read import FINGERPRINT, SWEEP, StoreError, read_runs
 from mnist1d.config import Run
-from mnist1d.plan import LABELS, Stack, fingerprint
+from mnist1d.plan import Stack, counted, fingerprint
 from mnist1d.resume import checkpoint_path
 from mnist1d.spelling import spelled
 from mnist1d.tracking import COPY_TAG, DIVERGED_TAG, REASON_TAG
@@ -77,7 +77,7 @@ def _may(row: pd.Series, run: Run) -> bool:
 
 def _differing(run: Run, row: pd.Series) -> dict[str, tuple[Any, Any]]:
     """Keys that count for the fingerprint and have another value in the store: there, here."""
-    values = {key: summary.typed(spelled(value)) for key, value in run.flat().items() if key not in LABELS}
+    values = {key: summary.typed(spelled(value)) for key, value in counted(run).items()}
     there = {key: row[key] if key in row and row[key] == row[key] else None for key in values}  # nan: not recorded
     return {key: (there[key], value) for key, value in values.items() if there[key] != value}
 

@@ -11,7 +11,7 @@ from mnist1d.config.validate import schema_keys, validate
 from mnist1d.cost import GIB, measure_member, most_members
 from mnist1d.data import Recipe, Selection
 from mnist1d.data.arguments import Arguments
-from mnist1d.plan import LABELS, VALUES, Stack, fingerprint, plan, signature
+from mnist1d.plan import LABELS, NEUTRAL, VALUES, Stack, fingerprint, plan, signature
 from tests.conftest import ROOT
 
 MakeRun = Callable[..., Run]
@@ -156,6 +156,29 @@ def test_what_can_change_the_numbers_changes_the_fingerprint(composer: Composer,
 @pytest.mark.parametrize("override", LABELLED.split())
 def test_where_and_how_a_run_is_trained_shown_or_recorded_does_not(make_run: MakeRun, override: str) -> None:
     assert fingerprint(make_run(override)) == fingerprint(make_run())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "recorded"),
+    [
+        (("experiment=classification", "seed=3", "model=cnn"), "27b04d895b8135ed"),
+        (
+            ("experiment=pooling", "seed=42", "model.pooling=max", "data={num_samples:2000,train_split:0.5}"),
+            "62a46f4250f2ccda",
+        ),
+        (("experiment=double_descent", "model=mlp", "model.residual=false", "model.hidden=16"), "06033abcf2c519ae"),
+        (("experiment=lottery", "task.criterion=magnitude", "model.hidden=500"), "8c573823a3ebc658"),
+    ],
+)
+def test_runs_recorded_before_an_option_came_are_found(
+    make_run: MakeRun, overrides: tuple[str, ...], recorded: str
+) -> None:
+    assert fingerprint(make_run(*overrides)) == recorded, "does a new key belong in plan.NEUTRAL?"
+
+
+def test_what_does_not_count_is_what_a_run_has_that_does_not_ask_for_it(make_run: MakeRun) -> None:
+    own = {**make_run("task=contrastive", "model=cnn").flat(), **make_run("model=cnn").flat(), **make_run().flat()}
+    assert {key: own[key] for key in NEUTRAL} == NEUTRAL
 
 
 def test_every_key_of_the_schema_is_in_one_of_the_two_lists() -> None:

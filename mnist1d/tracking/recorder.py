@@ -15,10 +15,10 @@ from mlflow.entities import Run, RunTag
 
 from mnist1d import provenance, summary
 from mnist1d.process import Process
-from mnist1d.spelling import spelled
+from mnist1d.spelling import spelled, without_password
 from mnist1d.tracking import claims
 from mnist1d.tracking.spool import Recorded, Spool, abandoned, record
-from mnist1d.tracking.stores import StoreAway, TrackingError, explained, open_store, reachable, without_password
+from mnist1d.tracking.stores import StoreAway, TrackingError, explained, open_store, reachable
 from mnist1d.tracking.tags import (
     COPY_TAG,
     DIVERGED_TAG,

@@ -21,7 +21,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from mnist1d.tracking.stores import StoreAway, TrackingError, explained, reachable, without_password
+from mnist1d.spelling import without_password
+from mnist1d.tracking.stores import StoreAway, TrackingError, explained, reachable
 from mnist1d.tracking.weights import Checkpoint, read, save
 from mnist1d.tracking.writer import Writer
 

@@ -206,7 +206,9 @@ class Recorder:
             tags.pop(KEY_TAG, None)
             new = self._new(name, tags, run.flat()) | {"started": source.info.start_time}
             copied = self._writer.create(**new)
-            weights = fetch(self.client, original) | {"config": run.flat()} if WEIGHTS_TAG in tags else None
+            weights = (
+                fetch(source.info.artifact_uri, self.uri) | {"config": run.flat()} if WEIGHTS_TAG in tags else None
+            )
             rows, ended = self._writer.history(source), source.info.end_time
             self._writer.finish(copied, rows=rows, tags={}, status=source.info.status, ended=ended, weights=weights)
         return copied

@@ -8,7 +8,7 @@ from typing import Any
 
 from mnist1d import cost, remaining, summary
 from mnist1d.config import Run
-from mnist1d.plan import Stack, fingerprint, plan
+from mnist1d.plan import Stack, fingerprint, plan, signature
 from mnist1d.resume import SQLITE, steps_done
 from mnist1d.terminal import Terminal, duration, size
 
@@ -90,7 +90,9 @@ def _columns(fits: Sequence[Fit]) -> dict[str, list[Any]]:
 
 
 def _disk(runs: Sequence[Run]) -> str:
-    needed, uri = size(sum(map(cost.disk_bytes, runs))), runs[0].tracking.uri
+    kinds, uri = [(signature(run), run) for run in runs], runs[0].tracking.uri
+    of_kind = {kind: cost.disk_bytes(run) for kind, run in dict(kinds).items()}  # 8 ms each
+    needed = size(sum(of_kind[kind] for kind, _ in kinds))
     if not uri.startswith(SQLITE):
         return needed
     folder = Path(uri.removeprefix(SQLITE)).absolute()

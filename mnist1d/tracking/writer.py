@@ -124,7 +124,7 @@ class Writer:
         return runs
 
     def history(self, run: Run) -> list[Row]:
-        """All metrics of a run: one query of a database; one for each metric of a server, which has no other request."""
+        """All metrics of a run: one query of a database, or one for each metric of a server, which has no other."""
         if not self.uri.startswith("http"):
             with self._engine.connect() as connection:
                 found = connection.execute(_HISTORY, {"run": run.info.run_id}).all()

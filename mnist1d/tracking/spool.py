@@ -75,8 +75,8 @@ class Spool:
 
     @property
     def runs(self) -> int:
-        """How many runs are kept."""
-        return len(list(self.folder.glob("*.run")))
+        """How many runs are kept; a sweep counts as one where nothing else of it is."""
+        return len(list(self.folder.glob("*.run"))) or len(list(self.folder.glob("*.sweep")))
 
     def close(self) -> None:
         """Leave what is kept to whoever records it."""

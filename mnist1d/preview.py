@@ -6,7 +6,7 @@ from typing import Any
 
 from mnist1d import cost, limits, remaining, summary
 from mnist1d.config import Run
-from mnist1d.plan import Stack, fingerprint, plan
+from mnist1d.plan import Stack, fingerprint, plan, signature
 from mnist1d.resume import steps_done
 from mnist1d.spelling import duration, size
 from mnist1d.terminal import Terminal
@@ -91,5 +91,7 @@ def _columns(fits: Sequence[Fit]) -> dict[str, list[Any]]:
 
 
 def _disk(runs: Sequence[Run]) -> str:
-    needed, free = size(sum(map(cost.disk_bytes, runs))), limits.free_disk(runs[0].tracking.uri)
+    kinds = [(signature(run), run) for run in runs]
+    of_kind = {kind: cost.disk_bytes(run) for kind, run in dict(kinds).items()}  # 8 ms each
+    needed, free = size(sum(of_kind[kind] for kind, _ in kinds)), limits.free_disk(runs[0].tracking.uri)
     return needed if free is None else f"{needed} of {size(free)} free"

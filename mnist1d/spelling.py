@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from urllib.parse import urlsplit
 
 YEAR = 365.25 * 86_400  # seconds
 MOST = 1e30  # numbers beyond, which people can type, are no floats
@@ -19,6 +20,12 @@ def spelled(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(spelled, value)) + "]"
     return str(value)
+
+
+def without_password(uri: str) -> str:
+    """`uri` as it may be shown."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
 
 
 def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from mnist1d.events import Begun, Event, Failed, GoesOn, Measured, Repeated, Tra
 from mnist1d.plan import Stack, digest, fingerprint, plan
 from mnist1d.remaining import Recorded
 from mnist1d.resume import checkpoint_path
+from mnist1d.spelling import without_password
 from mnist1d.terminal import Progress, Terminal
 from mnist1d.tracking import FINGERPRINT_TAG, SWEEP_TAG, Recorder, Status, StoreAway, TrackingError
 
@@ -336,7 +337,9 @@ class Sweep:
         if self._interrupted or self._failed:
             return [shlex.join(["python", "train.py", *["-m"] * self._many, *asked])]
         if experiment is not None:
-            return [f"python analyze.py experiment={experiment} tracking.uri={shlex.quote(place.uri)}"]
+            return [
+                f"python analyze.py experiment={experiment} tracking.uri={shlex.quote(without_password(place.uri))}"
+            ]
         if len({run.seed for run in self.runs}) == 1:
             more = [text for text in asked if not text.startswith("seed=")]
             return [shlex.join(["python", "train.py", "-m", *more, "seed=range(20)"])]

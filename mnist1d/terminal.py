@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist1d import summary
 from mnist1d.analysis.intervals import Interval
-from mnist1d.spelling import duration, spelled
+from mnist1d.spelling import duration, spelled, without_password
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,7 +72,7 @@ class Terminal:
             parts.append(f"training about {duration(seconds)}")
         self.say(" · ".join(parts))
         if where is not None:
-            self.say(f"recorded in {where}", style="dim")
+            self.say(f"recorded in {without_password(where)}", style="dim")
 
     def orphans(self, runs: int) -> None:
         """Runs were found that were cut off without anyone noticing; nothing if there are none."""
@@ -329,6 +329,7 @@ def _meaning(most: int) -> str:
 
 def _ui(uri: str) -> str:
     """The address or command that shows the store `uri`."""
+    uri = without_password(uri)
     if uri.startswith("http"):
         return uri
     return "make ui" if uri == DEFAULT_STORE else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} make ui"

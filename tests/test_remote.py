@@ -41,7 +41,7 @@ def line(request: pytest.FixtureRequest, database: str, tmp_path_factory: pytest
     """A line to a store; its `uri` is the store's at the end of the line."""
     if request.param == "PostgreSQL":
         port = int(database.rpartition(":")[2].partition("/")[0])
-        yield with_uri(Line(port), database.replace(f":{port}/", ":PORT/"))
+        yield with_uri(Line(port), database.replace(f"lab@127.0.0.1:{port}/", "lab:secret@127.0.0.1:PORT/"))
         return
     server = Server(database.replace("postgresql:", "postgresql+psycopg2:"), tmp_path_factory.mktemp("server"))
     yield with_uri(Line(server.port), "http://127.0.0.1:PORT")
@@ -109,7 +109,7 @@ def test_what_a_store_that_went_away_could_not_take_is_recorded_later_whole_and_
     ours.close_sweep(parent, [], "FINISHED")
     assert ours.kept == 4
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert caplog.messages[0].startswith(f"tracking store {uri} went away: ")
+    assert caplog.messages[0].startswith(f"tracking store {uri.replace('secret', '***')} went away: ")
     assert f"Training goes on; runs are kept in {SPOOL}" in caplog.messages[0]
 
     with pytest.raises(SystemExit, match=r"opening it failed"):
@@ -123,6 +123,7 @@ def test_what_a_store_that_went_away_could_not_take_is_recorded_later_whole_and_
         record_or_refuse(Tracking(uri=uri, experiment=lost))
         assert capsys.readouterr().out == "4 runs that were kept while the store was away are recorded now\n"
         check(ours.client, uri, parent, range(4))
+        assert not any("secret" in path.read_text() for path in kept.rglob("*.txt"))
         assert not SPOOL.exists()
         shutil.copytree(kept, SPOOL)
     if uri.startswith("http"):
@@ -156,7 +157,10 @@ def test_recording_goes_on_when_the_store_comes_back_while_runs_are_trained(
     check(ours.client, uri, parent, range(3))
     assert [message.split(":")[0] for message in caplog.messages] == ["tracking store " + uri.split(":")[0]] * 2
     assert "went away" in caplog.messages[0]
-    assert caplog.messages[1] == f"tracking store {uri} is back: the runs that were kept are recorded"
+    assert (
+        caplog.messages[1]
+        == f"tracking store {uri.replace('secret', '***')} is back: the runs that were kept are recorded"
+    )
     assert not SPOOL.exists()
 
 

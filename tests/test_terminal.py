@@ -187,6 +187,29 @@ def test_commands_are_never_broken_into_lines() -> None:
     ]
 
 
+def test_passwords_are_not_shown(screen: Screen) -> None:
+    for uri in ("http://me:secret@lab:5000", "postgresql://me:secret@lab/runs"):
+        screen.terminal.plan(runs=1, settings=1, stacks=0, steps=0, where=uri)
+        screen.terminal.where(uri=uri, experiment="mnist1d", sweep="mlp")
+    assert sum("me:***@lab" in line for line in screen.lines()) == 4
+    assert "secret" not in screen.file.getvalue()
+
+
+def test_what_is_kept_on_disk_and_what_was_is_said_with_the_command_that_records_it(screen: Screen) -> None:
+    screen.terminal.kept(0, "x")
+    screen.terminal.caught_up(0)
+    assert screen.lines() == []
+    screen.terminal.kept(2, "python train.py sync=true")
+    screen.terminal.caught_up(1, ["tracking store x: line 2 of y is not what was written"])
+    assert screen.lines() == [
+        "2 runs are kept on disk and not recorded yet, for the store is away.",
+        "Once it is back, the next start records them, or",
+        "             python train.py sync=true",
+        "1 run that was kept while the store was away is recorded now",
+        "tracking store x: line 2 of y is not what was written",
+    ]
+
+
 def test_a_server_is_its_own_ui(screen: Screen) -> None:
     screen.terminal.where(uri="http://lab:5000", experiment="mnist1d", sweep="mlp")
     assert screen.lines() == ["Look at it:  http://lab:5000   (choose Model training, experiment mnist1d, run mlp)"]

@@ -25,6 +25,7 @@ from mlflow.entities import Run
 from mnist1d import provenance, summary
 from mnist1d.analysis.intervals import t_interval
 from mnist1d.tracking import Recorder, Status, TrackingError, find_run, load_weights, stores
+from tests.conftest import ROOT
 
 EXPERIMENT = "mnist1d"
 ENDING: dict[str, Any] = {"final": {}, "reason": None, "weights": None, "resources": {}}
@@ -198,6 +199,9 @@ def test_weights_that_are_not_there_are_named(recorder: Recorder, store: str, tm
     with pytest.raises(TrackingError, match="there is no database at"):
         load_weights(run_id, f"sqlite:///{tmp_path}/other.db")
     assert not (tmp_path / "other.db").exists()
+    torch.save({"state_dict": {}, "run_id": Path("code that would run"), "config": {}}, tmp_path / "weights.pt")
+    with pytest.raises(TrackingError, match=r"(?s)is not a weights file.*Weights only load failed"):
+        find_run(tmp_path / "weights.pt")
     (tmp_path / "weights.pt").write_text("not weights")
     with pytest.raises(TrackingError, match="is not a weights file of a recorded run"):
         find_run(tmp_path / "weights.pt")
@@ -416,6 +420,14 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     path.write_text("a letter to my grandmother" * 10)
     assert "file is not a database" in refused(f"sqlite:///{path}")
     assert path.read_text().startswith("a letter")
+
+
+def test_mlflow_is_told_to_send_nothing_before_it_is_imported() -> None:
+    code = "import mnist1d.tracking, mlflow; print(mlflow.telemetry.utils.is_telemetry_disabled())"
+    env = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTEST_CURRENT_TEST", "DO_NOT_TRACK")}
+    env = {key: value for key, value in env.items() if not key.startswith("MLFLOW_")} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_a_deleted_experiment_is_refused(recorder: Recorder, store: str) -> None:

@@ -175,14 +175,23 @@ def test_a_failed_run_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert Store(tmp_path).parent().info.status == "FAILED"
 
 
-def test_a_sweep_in_which_runs_may_diverge_ends_well_if_they_do(tmp_path: Path) -> None:
-    sweep = ("-m", "model=mlp", "optimizer=sgd", "optimizer.lr=0.1,1e30", "trainer.may_diverge=true")
-    done = train(tmp_path, *sweep, *SMALL)
+def test_a_sweep_in_which_runs_may_diverge_ends_well_if_they_do_and_they_count_as_recorded(tmp_path: Path) -> None:
+    sweep = ("-m", "model=mlp", "optimizer=sgd", "trainer.may_diverge=true", *SMALL)
+    done = train(tmp_path, *sweep, "optimizer.lr=0.1,1e30")
     assert done.returncode == 0
     assert "1 run diverged, as expected here" in done.stdout
     assert "failed:" not in done.stdout
     assert Store(tmp_path).children()["mlp lr=1e+30"].info.status == "FAILED"
     assert Store(tmp_path).parent().info.status == "FINISHED"
+    more = train(tmp_path, *sweep, "optimizer.lr=0.1,1e30,1e31")
+    assert (more.returncode, more.stderr) == (0, "")
+    assert "2 of 3 runs are recorded already" in more.stdout
+    assert "2 runs diverged, as expected here" in more.stdout
+    runs = [run for run in Store(tmp_path).runs() if run.info.run_name == "mlp lr=1e+30"]
+    (copy,) = [run for run in runs if "mnist1d.copy_of" in run.data.tags]
+    assert {run.info.run_id for run in runs} == {copy.data.tags["mnist1d.copy_of"], copy.info.run_id}
+    assert copy.info.status == "FAILED"
+    assert "loss became" in copy.data.tags["mnist1d.reason"]
 
 
 OWN_MODEL = """

@@ -15,10 +15,10 @@ from mlflow.entities import Run, RunTag
 
 from mnist1d import provenance, summary
 from mnist1d.process import Process
-from mnist1d.spelling import spelled
+from mnist1d.spelling import spelled, without_password
 from mnist1d.tracking import claims
 from mnist1d.tracking.spool import Recorded, Spool, abandoned, record
-from mnist1d.tracking.stores import StoreAway, TrackingError, explained, open_store, reachable, without_password
+from mnist1d.tracking.stores import StoreAway, TrackingError, explained, open_store, reachable
 from mnist1d.tracking.tags import (
     COPY_TAG,
     DIVERGED_TAG,
@@ -206,7 +206,9 @@ class Recorder:
             tags.pop(KEY_TAG, None)
             new = self._new(name, tags, run.flat()) | {"started": source.info.start_time}
             copied = self._writer.create(**new)
-            weights = fetch(self.client, original) | {"config": run.flat()} if WEIGHTS_TAG in tags else None
+            weights = (
+                fetch(source.info.artifact_uri, self.uri) | {"config": run.flat()} if WEIGHTS_TAG in tags else None
+            )
             rows, ended = self._writer.history(source), source.info.end_time
             self._writer.finish(copied, rows=rows, tags={}, status=source.info.status, ended=ended, weights=weights)
         return copied

@@ -21,7 +21,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from mnist1d.tracking.stores import StoreAway, TrackingError, explained, reachable, without_password
+from mnist1d.spelling import without_password
+from mnist1d.tracking.stores import StoreAway, TrackingError, explained, reachable
 from mnist1d.tracking.weights import Checkpoint, read, save
 from mnist1d.tracking.writer import Writer
 
@@ -74,8 +75,8 @@ class Spool:
 
     @property
     def runs(self) -> int:
-        """How many runs are kept."""
-        return len(list(self.folder.glob("*.run")))
+        """How many runs are kept; a sweep counts as one where nothing else of it is."""
+        return len(list(self.folder.glob("*.run"))) or len(list(self.folder.glob("*.sweep")))
 
     def close(self) -> None:
         """Leave what is kept to whoever records it."""

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from filelock import FileLock, Timeout
@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mnist1d.events import NotTaken
+from mnist1d.spelling import without_password
 
 REACH_SECONDS = 3.0
 """How long a server may take to answer the first knock."""
@@ -231,8 +232,3 @@ def is_away(error: Exception) -> bool:
 def first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def without_password(uri: str) -> str:
-    parts: SplitResult = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri

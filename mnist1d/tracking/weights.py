@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mnist1d.tracking.stores import TrackingError, client_of, explained, first_line, reachable
 
@@ -32,16 +32,17 @@ def load_weights(run_id: str, uri: str) -> Checkpoint:
     """
     advice = "Is the run id right, and did the run finish?"
     with explained(uri, f"fetching {WEIGHTS} of run {run_id}", advice):
-        checkpoint = fetch(client_of(reachable(uri, create=False)), run_id)
+        run = client_of(reachable(uri, create=False)).get_run(run_id)
+        checkpoint = fetch(run.info.artifact_uri, uri)
     if checkpoint["run_id"] != run_id:
         raise TrackingError(f"{WEIGHTS} of run {run_id} says that it belongs to run {checkpoint['run_id']}")
     return checkpoint
 
 
-def fetch(client: MlflowClient, run_id: str) -> Checkpoint:
-    """What a run's weights file holds."""
+def fetch(artifacts: str, uri: str) -> Checkpoint:
+    """What a run's weights file holds, from the place of its artifacts in the store `uri`."""
     with tempfile.TemporaryDirectory() as folder:
-        return read(client.download_artifacts(run_id, WEIGHTS, folder))
+        return read(get_artifact_repository(artifacts, uri).download_artifacts(WEIGHTS, folder))
 
 
 def find_run(path: str | Path) -> str:

@@ -41,7 +41,7 @@ class Processes:
     def __call__(self, stacks: Sequence[Stack], tell: Tell) -> None:
         """See `Executor`."""
         self.warm_up(len(stacks))
-        work_off(self, stacks, tell)
+        work_off(self, stacks, self.workers, tell)
 
     def start(self, stacks: Sequence[Stack]) -> list[Worker]:
         """See `Crew`."""

@@ -73,7 +73,7 @@ class Ray:
     def __call__(self, stacks: Sequence[Stack], tell: Tell) -> None:
         """See `Executor`."""
         self.warm_up(len(stacks))
-        work_off(self, stacks, tell)
+        work_off(self, stacks, self.workers, tell)
 
     def start(self, stacks: Sequence[Stack]) -> list[Task]:
         """See `Crew`."""

@@ -74,14 +74,14 @@ class Submitit:
     @property
     def workers(self) -> int:
         """See `Executor`."""
-        return ARRAY if self.cluster == "slurm" else self._share.workers
+        return self._most or (ARRAY if self.cluster == "slurm" else self._share.workers)
 
     def warm_up(self, most: int) -> None:
         """Nothing to do: every job has an interpreter of its own."""
 
     def __call__(self, stacks: Sequence[Stack], tell: Tell) -> None:
         """See `Executor`."""
-        work_off(self, stacks, tell)
+        work_off(self, stacks, ARRAY if self.cluster == "slurm" else self.workers, tell)
 
     def start(self, stacks: Sequence[Stack]) -> list[Job]:
         """See `Crew`."""
@@ -202,9 +202,10 @@ class Job:
 
     def how_it_ended(self) -> str:
         """See `crew.Job`."""
-        state = "unknown" if self._queue is None else self.given.state.lower()
-        said = "" if state == "unknown" else f" as {state}"
-        return f"its job {self.given.job_id} ended early{said}; {self.given.paths.stderr} may say why"
+        state = "" if self._queue is None else self._queue.state(self.given.job_id)
+        return (
+            f"its job {self.given.job_id} ended early{state and f' as {state}'}; {self.given.paths.stderr} may say why"
+        )
 
 
 class Queue:
@@ -226,6 +227,11 @@ class Queue:
         answer = _ask("squeue", "--me", "--array", "--noheader", "--format=%i")
         if answer is not None:
             self.known = set(answer.split())
+
+    def state(self, job_id: str) -> str:
+        """How a job ended, as "TIMEOUT" or "OUT_OF_MEMORY"; "" where Slurm keeps no accounts."""
+        answer = _ask("sacct", "--noheader", "--allocations", "--parsable2", "--format=State", f"--jobs={job_id}")
+        return (answer or "").strip()
 
 
 def _ask(*command: str) -> str | None:

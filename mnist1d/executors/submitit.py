@@ -203,9 +203,8 @@ class Job:
     def how_it_ended(self) -> str:
         """See `crew.Job`."""
         state = "" if self._queue is None else self._queue.state(self.given.job_id)
-        return (
-            f"its job {self.given.job_id} ended early{state and f' as {state}'}; {self.given.paths.stderr} may say why"
-        )
+        said = f" as {state}" if state else ""
+        return f"its job {self.given.job_id} ended early{said}; {self.given.paths.stderr} may say why"
 
 
 class Queue:

@@ -29,6 +29,13 @@ def listen() -> None:
         signal.signal(signum, _raise)
 
 
+def listen_again() -> None:
+    """Have Python's handlers called again, whatever they are, after a library has put its own beneath them."""
+    for signum in NAMES:
+        if (handler := signal.getsignal(signum)) is not None:
+            signal.signal(signum, handler)
+
+
 @contextmanager
 def children_deaf() -> Iterator[None]:
     """Processes started meanwhile never hear Ctrl-C, which a terminal sends to all: their parent decides."""

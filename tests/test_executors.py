@@ -217,6 +217,7 @@ def test_workers_end_with_their_driver(
 ) -> None:
     driver = start(*LONG, "trainer.max_steps=10000000", *ELSEWHERE[executor])
     wait_until(lambda: len(checkpoints(tmp_path)) == 2, "both stacks were under way")
+    wait_until(lambda: all("test/acc" in run.data.metrics for run in children(tmp_path)), "records were there, live")
     trained_by = workers(driver, executor)
     assert len(trained_by) == 2
     if signum == signal.SIGINT:  # as a terminal sends it: to all of them

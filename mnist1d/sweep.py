@@ -333,7 +333,9 @@ class Sweep:
     def _next_commands(self) -> list[str]:
         """What one would type next: after a failure or an interruption the same again, which trains what is missing;
         the figure of an experiment; more seeds."""
-        place, experiment, asked = self.runs[0].tracking, self.runs[0].experiment, self.hydra.overrides.task
+        place, experiment = self.runs[0].tracking, self.runs[0].experiment
+        launcher = [text for text in self.hydra.overrides.hydra if text.startswith("hydra.launcher.")]
+        asked = [*self.hydra.overrides.task, *launcher]
         if self._interrupted or self._failed:
             return [shlex.join(["python", "train.py", *["-m"] * self._many, *asked])]
         if experiment is not None:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from mnist1d.compose import Composer
-from mnist1d.config import ConfigError, Data, Run, check, parse, parse_or_refuse, validate
+from mnist1d.config import ConfigError, Data, Run, check, launcher, parse, parse_or_refuse, validate
 from mnist1d.config.schema import Architecture, convolved_length
 from mnist1d.data import corruption
 
@@ -338,12 +338,51 @@ MESSAGES = {
         "hydra.launcher.executor=processes  hydra/launcher=basic has no such key, hydra/launcher=stack has"
     ),
     "hydra.launcher.executor=proceses": (
-        "hydra.launcher.executor=proceses  must be one of serial, processes; nearest: processes"
+        "hydra.launcher.executor=proceses  must be one of serial, processes, ray, submitit; nearest: processes"
     ),
     "hydra.launcher.executor=processes hydra.launcher.workers=0": (
         "hydra.launcher.workers=0  must be a whole number of at least 1 or null"
     ),
-    "hydra.launcher.workers=2": ("hydra.launcher.workers=2  has no meaning without hydra.launcher.executor=processes"),
+    "hydra.launcher.workers=2": (
+        "hydra.launcher.workers=2  has no meaning without hydra.launcher.executor=processes, ray or submitit"
+    ),
+    "hydra.launcher.executor=ray hydra.launcher.cpus=0": (
+        "hydra.launcher.cpus=0  must be a whole number of at least 1 or null"
+    ),
+    "hydra.launcher.executor=ray hydra.launcher.gpus=1.5": (
+        "hydra.launcher.gpus=1.5  must be a whole number of at least 0, or a part of one"
+    ),
+    "hydra.launcher.executor=submitit hydra.launcher.gpus=0.5": (
+        "hydra.launcher.gpus=0.5  must be a whole number of at least 0"
+    ),
+    "hydra.launcher.executor=processes hydra.launcher.gpus=1": (
+        "hydra.launcher.gpus=1.0  has no meaning without hydra.launcher.executor=ray or submitit"
+    ),
+    "hydra.launcher.executor=ray hydra.launcher.ray.address=ray://head:10001": (
+        "hydra.launcher.ray.address=ray://head:10001  must be HOST:PORT of a cluster's head node, auto or null"
+    ),
+    "hydra.launcher.executor=submitit hydra.launcher.ray.address=auto": (
+        "hydra.launcher.ray.address=auto  has no meaning without hydra.launcher.executor=ray"
+    ),
+    "hydra.launcher.ray.adress=auto": (
+        "hydra.launcher.ray.adress=auto  no such key; nearest: hydra.launcher.ray.address"
+    ),
+    "hydra.launcher.executor=submitit hydra.launcher.submitit.cluster=slum": (
+        "hydra.launcher.submitit.cluster=slum  must be one of auto, slurm, local, debug; nearest: slurm"
+    ),
+    "hydra.launcher.executor=submitit hydra.launcher.submitit.timeout=0": (
+        "hydra.launcher.submitit.timeout=0  must be a whole number of at least 1 (minutes)"
+    ),
+    "hydra.launcher.executor=submitit hydra.launcher.submitit.memory=-1": (
+        "hydra.launcher.submitit.memory=-1.0  must be a number above 0 (GB) or null"
+    ),
+    "hydra.launcher.executor=ray hydra.launcher.submitit.partition=long": (
+        "hydra.launcher.submitit.partition=long  has no meaning without hydra.launcher.executor=submitit"
+    ),
+    "hydra.launcher.executor=submitit hydra.launcher.submitit.parameters={account:x}": (
+        "hydra.launcher.submitit.parameters={account:x}  takes new keys one by one: "
+        "+hydra.launcher.submitit.parameters.NAME=VALUE"
+    ),
     "hydra.launcher.workers=two": (
         "hydra.launcher.workers=two  Value 'two' of type 'str' could not be converted to Integer"
     ),
@@ -393,10 +432,36 @@ def test_a_fault_is_told_in_these_words(command: str, capsys: pytest.CaptureFixt
     assert report(capsys, command) == f"  {MESSAGES[command]}"
 
 
+@pytest.mark.parametrize("missing", ["ray", "submitit"])
+def test_an_executor_whose_package_is_missing_says_how_to_get_it(
+    missing: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "find_spec", lambda name: None if name == missing else True)
+    extra = {"ray": "ray", "submitit": "slurm"}[missing]
+    assert report(capsys, f"hydra.launcher.executor={missing}") == (
+        f"  hydra.launcher.executor={missing}  needs a package that is not installed: "
+        f"python -m pip install -c constraints.txt -e '.[{extra}]'"
+    )
+
+
+def test_slurm_is_refused_where_its_commands_are_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = "hydra.launcher.executor=submitit hydra.launcher.submitit.cluster=slurm"
+    monkeypatch.setattr(launcher, "which", lambda name: None if name == "srun" else name)
+    assert report(capsys, command) == (
+        "  hydra.launcher.submitit.cluster=slurm  this machine has no sbatch and srun; allowed: auto, local, debug"
+    )
+    monkeypatch.setattr(launcher, "which", str)
+    check(command.split())
+
+
 @pytest.mark.parametrize(
     "command",
     [
         "",
+        "hydra.launcher.executor=ray hydra.launcher.gpus=0.5 hydra.launcher.ray.address=head:6379",
+        "hydra.launcher.executor=submitit hydra.launcher.cpus=2 +hydra.launcher.submitit.parameters.account=x",
         "-m model=mlp model.hidden=10,20,50,100 data.label_noise=0.15",
         "-m experiment=classification profile=smoke",
         "experiment=classification seed=0 model=mlp",

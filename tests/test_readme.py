@@ -29,11 +29,16 @@ def commands() -> list[str]:
 
 
 def shortened(arguments: list[str]) -> list[str]:
-    """The same command for a few steps of a few runs; `--cfg` and `--help` as they are."""
+    """The same command for a few steps of a few runs; `--cfg` and `--help` as they are.
+
+    Ray and submitit, which tests/test_executors.py starts, are only asked for a plan.
+    """
     if any(argument.startswith("--") for argument in arguments):
         return arguments
     if any(argument.startswith("experiment=") for argument in arguments):
         return [*(a for a in arguments if not a.startswith("profile=")), *SMOKE]
+    if {"hydra.launcher.executor=ray", "hydra.launcher.executor=submitit"} & {*arguments}:
+        return [*arguments, "plan=true"]
     kept = [a for a in arguments if a.partition("=")[0] not in SHORT]
     kept = [re.sub(r"range\(\d+\)", "range(2)", argument) for argument in kept]
     return [*kept, *(f"{key}={value}" for key, value in SHORT.items())]

@@ -36,7 +36,7 @@ class SubmititConf:
     partition: str | None = None  # of Slurm; null: its default
     timeout: int = 240  # minutes for a stack; Slurm ends a job 90 s before
     memory: float | None = None  # GB for a stack; null: Slurm's default
-    parameters: dict[str, Any] = field(default_factory=dict)  # other options of sbatch: {account: x, constraint: y}
+    parameters: dict[str, Any] = field(default_factory=dict)  # sbatch's other options; +….parameters.account=x adds one
 
 
 @dataclass

@@ -297,6 +297,8 @@ class Examination:
 
         key, value = override.get_key_element(), Absent if override.is_delete() else _typed(override)
         if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
+            if str(value).startswith("{"):
+                return Fault(key, value, f"takes new keys one by one: +{key}.NAME=VALUE")
             if key in self.composer.base("config", []).hydra_keys:
                 chosen = self.composer.base("config", self.hydra).thaw().hydra.runtime.choices["hydra/launcher"]
                 return Fault(key, value, f"hydra/launcher={chosen} has no such key, hydra/launcher=stack has")

@@ -88,9 +88,9 @@ def warm_up_or_refuse(executor: Executor, runs: Sequence[Run]) -> None:
 
 def import_path() -> str:
     """PYTHONPATH that lets another interpreter of this environment import what this one can."""
-    places = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100  (as Python: symbolic links stay)
-    own = (sys.prefix, sys.base_prefix)
-    return os.pathsep.join(dict.fromkeys(place for place in places if not place.startswith(own)))
+    places = [Path(place).absolute() for place in sys.path]
+    own = [place for place in places if place.exists() and not place.is_relative_to(sys.prefix)]
+    return os.pathsep.join(dict.fromkeys(str(p) for p in own if not p.is_relative_to(sys.base_prefix)))
 
 
 def chosen(launcher: Mapping[str, Any], folder: Path) -> Executor:

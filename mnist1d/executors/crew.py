@@ -25,14 +25,7 @@ J = TypeVar("J", bound=Job)
 
 
 class Crew(Protocol[J]):
-    """Those who train: takes stacks and gives jobs.
-
-    Attributes:
-        workers: most jobs under way at a time.
-    """
-
-    @property
-    def workers(self) -> int: ...
+    """Those who train: takes stacks and gives jobs."""
 
     def start(self, stacks: Sequence[Stack]) -> Sequence[J]:
         """Have each of these stacks trained by a job."""
@@ -47,9 +40,9 @@ class Crew(Protocol[J]):
         """End all that is under way. What is being trained has its checkpoints, everything else has been told."""
 
 
-def work_off(crew: Crew[J], stacks: Sequence[Stack], tell: Tell) -> None:
-    """Have all `stacks` trained, from the front; see `Executor`. The crew is at its end afterwards."""
-    shift = Shift(crew, stacks)
+def work_off(crew: Crew[J], stacks: Sequence[Stack], most: int, tell: Tell) -> None:
+    """Have all `stacks` trained, from the front, at most so many at a time; see `Executor`. It is the crew's end."""
+    shift = Shift(crew, stacks, most)
     try:
         shift.start()
         while shift.left:
@@ -65,14 +58,14 @@ def work_off(crew: Crew[J], stacks: Sequence[Stack], tell: Tell) -> None:
 class Shift(Generic[J]):
     """How far the work is: which stacks wait, and what is left of those that are under way."""
 
-    def __init__(self, crew: Crew[J], stacks: Sequence[Stack]) -> None:
-        self.crew, self.waiting = crew, deque(stacks)
+    def __init__(self, crew: Crew[J], stacks: Sequence[Stack], most: int) -> None:
+        self.crew, self.waiting, self.most = crew, deque(stacks), most
         self.left: dict[J, Stack] = {}
         self._repeated: set[int] = set()
 
     def start(self) -> None:
         """Give out as many stacks as there is room for."""
-        room = min(len(self.waiting), self.crew.workers - len(self.left))
+        room = min(len(self.waiting), self.most - len(self.left))
         if room > 0:
             stacks = [self.waiting.popleft() for _ in range(room)]
             self.left.update(zip(self.crew.start(stacks), stacks, strict=True))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import connection, get_context, parent_process
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from mnist1d import interrupt
 from mnist1d.events import Event
 from mnist1d.executors import Share, Tell, worker
 from mnist1d.executors.crew import work_off
@@ -41,7 +42,7 @@ class Processes:
     def __call__(self, stacks: Sequence[Stack], tell: Tell) -> None:
         """See `Executor`."""
         self.warm_up(len(stacks))
-        work_off(self, stacks, tell)
+        work_off(self, stacks, self.workers, tell)
 
     def start(self, stacks: Sequence[Stack]) -> list[Worker]:
         """See `Crew`."""
@@ -81,7 +82,9 @@ class Worker:
         context = get_context("spawn")  # a fork of a process in which torch has threads may hang
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self._threads), daemon=True)
-        with _deaf_to_ctrl_c():
+        if os.name == "posix":
+            resource_tracker.ensure_running()  # whose own start would end the deafness
+        with interrupt.children_deaf():
             self._process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
 
@@ -139,19 +142,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     connection.wait([parent.sentinel])
     os._exit(1)
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes started meanwhile never hear Ctrl-C, which a terminal sends to all: their parent decides."""
-    if os.name != "posix":
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # whose own start would end the deafness
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -21,6 +21,7 @@ from threading import Event as Flag
 from threading import Thread
 from typing import Any
 
+from mnist1d import interrupt
 from mnist1d.events import Event
 from mnist1d.executors import Share, Tell, Unavailable, import_path, worker
 from mnist1d.executors.crew import work_off
@@ -73,7 +74,7 @@ class Ray:
     def __call__(self, stacks: Sequence[Stack], tell: Tell) -> None:
         """See `Executor`."""
         self.warm_up(len(stacks))
-        work_off(self, stacks, tell)
+        work_off(self, stacks, self.workers, tell)
 
     def start(self, stacks: Sequence[Stack]) -> list[Task]:
         """See `Crew`."""
@@ -136,8 +137,7 @@ class Task:
 class Cluster:
     """A cluster as its driver sees it, started or joined by a thread.
 
-    On Linux the processes that the thread starts end with it, so it lives as long as the cluster is needed. It is not
-    the main one for another reason too: there Ray would take over SIGTERM.
+    On Linux the processes that the thread starts end with it, so it lives as long as the cluster is needed.
 
     Raises:
         Unavailable: nothing answers at the address.
@@ -195,6 +195,7 @@ class Cluster:
         if self._error is not None:
             reason = str(self._error).strip().partition("\n")[0]
             raise Unavailable(f"{place} cannot be used: {type(self._error).__name__}: {reason}")
+        interrupt.listen_again()  # Ray's core would show where SIGTERM found us
         import ray
 
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
+from mnist1d import interrupt
 from mnist1d.events import Event
 from mnist1d.executors import Share, Tell, import_path, worker
 from mnist1d.executors.crew import work_off
@@ -38,6 +39,9 @@ LOOK_SECONDS = {"slurm": 2.0}
 
 QUEUE_SECONDS = 30.0
 """Time between two questions to Slurm what has become of the jobs."""
+
+END_SECONDS = 10.0
+"""Time for local jobs to end."""
 
 SILENCE = 600.0
 """Seconds after which a job takes its driver for dead."""
@@ -74,14 +78,14 @@ class Submitit:
     @property
     def workers(self) -> int:
         """See `Executor`."""
-        return ARRAY if self.cluster == "slurm" else self._share.workers
+        return self._most or (ARRAY if self.cluster == "slurm" else self._share.workers)
 
     def warm_up(self, most: int) -> None:
         """Nothing to do: every job has an interpreter of its own."""
 
     def __call__(self, stacks: Sequence[Stack], tell: Tell) -> None:
         """See `Executor`."""
-        work_off(self, stacks, tell)
+        work_off(self, stacks, ARRAY if self.cluster == "slurm" else self.workers, tell)
 
     def start(self, stacks: Sequence[Stack]) -> list[Job]:
         """See `Crew`."""
@@ -92,7 +96,7 @@ class Submitit:
         self._show_life()
         letters = [self._folder / f"{next(self._numbers)}.events" for _ in stacks]
         serve = _serve_here if self.cluster == "debug" else _serve
-        with self._submitter.batch():
+        with interrupt.children_deaf(), self._submitter.batch():
             given = [
                 self._submitter.submit(serve, stack, file, self.cpus)
                 for stack, file in zip(stacks, letters, strict=True)
@@ -143,11 +147,8 @@ class Submitit:
             # the ids of the arrays: one call, however many jobs there are
             _ask("scancel", *{job.given.job_id.partition("_")[0] for job in self._jobs})
             return
-        for job in self._jobs:
-            job.given.cancel(check=False)
-        deadline = time.monotonic() + 5
-        while self.cluster == "local" and time.monotonic() < deadline and not all(j.given.done() for j in self._jobs):
-            time.sleep(0.02)
+        if self.cluster == "local":
+            _terminate([job.given for job in self._jobs])
 
     def _show_life(self) -> None:
         _heart(self._folder).touch()
@@ -202,8 +203,8 @@ class Job:
 
     def how_it_ended(self) -> str:
         """See `crew.Job`."""
-        state = "unknown" if self._queue is None else self.given.state.lower()
-        said = "" if state == "unknown" else f" as {state}"
+        state = "" if self._queue is None else self._queue.state(self.given.job_id)
+        said = f" as {state}" if state else ""
         return f"its job {self.given.job_id} ended early{said}; {self.given.paths.stderr} may say why"
 
 
@@ -227,6 +228,11 @@ class Queue:
         if answer is not None:
             self.known = set(answer.split())
 
+    def state(self, job_id: str) -> str:
+        """How a job ended, as "TIMEOUT" or "OUT_OF_MEMORY"; "" where Slurm keeps no accounts."""
+        answer = _ask("sacct", "--noheader", "--allocations", "--parsable2", "--format=State", f"--jobs={job_id}")
+        return (answer or "").strip()
+
 
 def _ask(*command: str) -> str | None:
     """What a command prints; None if it fails."""
@@ -236,6 +242,19 @@ def _ask(*command: str) -> str | None:
         return None
 
 
+def _terminate(jobs: Sequence[submitit.Job[None]]) -> None:
+    """End processes of this machine, whose numbers are the jobs'; each hands the signal on to the one that trains.
+
+    Again and again, for one that is just starting may let a signal pass. submitit itself would interrupt them, which
+    they show with a traceback each.
+    """
+    deadline = time.monotonic() + END_SECONDS
+    while time.monotonic() < deadline and (alive := [job for job in jobs if not job.done()]):
+        for job in alive:
+            os.kill(int(job.job_id), signal.SIGTERM)
+        time.sleep(0.1)
+
+
 def _heart(folder: Path) -> Path:
     """A file that the driver touches as long as it lives."""
     return folder / "driver"
@@ -243,7 +262,7 @@ def _heart(folder: Path) -> Path:
 
 def _serve(stack: Stack, letters: Path, threads: int) -> None:
     """The job: train a stack, append its events to a file."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):  # the last: its time is nearly over
+    for signum in (signal.SIGTERM, signal.SIGUSR2):  # cancelled; its time is nearly over
         signal.signal(signum, lambda *_: os._exit(1))
     worker.get_ready(threads)
     worker.train(stack, writer(letters))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mnist1d import hardware
 from mnist1d.classification import EVAL_ROWS
 from mnist1d.config import Fault, Run
-from mnist1d.limits import row_bytes
+from mnist1d.config.limits import row_bytes
 from mnist1d.loss import cross_entropy_stacked
 from mnist1d.optim import make_optimizer
 from mnist1d.plan import Stack, signature

@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 from urllib.parse import SplitResult, urlsplit
 
-# Telemetry is decided when mlflow is first imported: none from a user's machine. The other two would write
-# into our progress bar: two lines for every run that ends on a server, a bar for every download.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Decided when mlflow is first imported. Both would write into our progress bar: two lines for every run that ends on a
+# server, a bar for every download.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 

@@ -25,8 +25,9 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError
-from yaml import MarkedYAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from mnist1d.analysis.intervals import (
     Interval,
@@ -155,6 +156,8 @@ def _read(file: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise ConfigError([Fault(name, Absent, f"cannot be read: {error.problem}{line}")]) from None
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:  # no text, or a ${ without its end
+        raise ConfigError([Fault(name, Absent, f"cannot be read: {str(error).partition(chr(10))[0]}")]) from None
     if not isinstance(values, dict) or not values:
         raise ConfigError([Fault(name, Absent, "must map ids to claims")])
     return _worded(values)

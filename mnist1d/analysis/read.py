@@ -261,7 +261,6 @@ def _client(uri: str) -> Iterator[MlflowClient]:
     """A client of the store; what goes wrong while it is used becomes a StoreError."""
     if uri.startswith("http"):
         _check_server(uri)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by mlflow at import
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError

@@ -102,13 +102,10 @@ def impossible(runs: Sequence[Run]) -> list[Fault]:
 
     An accelerator that is not there, and one member alone that takes more memory than there is.
     """
-    faults: list[Fault] = []
-    for run in {signature(run): run for run in runs}.values():
-        if fault := hardware.missing(run.trainer.accelerator):
-            faults.append(fault)
-        else:
-            faults += _too_large(run)
-    return faults
+    accelerators = dict.fromkeys(run.trainer.accelerator for run in runs)
+    absent = [fault for fault in map(hardware.missing, accelerators) if fault is not None]
+    kinds = {signature(run): run for run in runs}
+    return [*absent, *(fault for run in kinds.values() for fault in _too_large(run))]
 
 
 def _too_large(run: Run) -> Iterator[Fault]:

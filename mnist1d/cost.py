@@ -210,12 +210,23 @@ def _probe(stack: Stack) -> float:
 
     An evaluation is a forward pass over the samples it measures, a step about three forward passes over a batch.
     """
-    run, size = stack.runs[0], len(stack)
+    run = stack.runs[0]
     hardware.use(run.trainer)
+    work = run.task.batches(run.trainer.max_steps, run.data.batch_size)
+    step = {batch: _step_seconds(stack, batch) for batch in {run.data.batch_size, *work}}
+    evaluations = 1 + run.steps / run.trainer.eval_every
+    train, held_out, test = run.data.rows
+    forward = evaluations * (min(train, run.trainer.eval_samples or train) + held_out + test) / run.data.batch_size / 3
+    return step[run.data.batch_size] * forward + sum(step[batch] * steps for batch, steps in work.items())
+
+
+def _step_seconds(stack: Stack, batch: int) -> float:
+    """Seconds of the fastest of a few optimiser steps on batches of so many samples."""
+    run, size = stack.runs[0], len(stack)
     model = StackedModel([build_member(partial(make_member, run), run.seed)] * size)
     optimizer = make_optimizer([r.optimizer for r in stack.runs], list(model.params.values()))
-    x = torch.zeros(size, run.data.batch_size, run.data.final_seq_length)
-    y = torch.zeros(size, run.data.batch_size, dtype=torch.long)
+    x = torch.zeros(size, batch, run.data.final_seq_length)
+    y = torch.zeros(size, batch, dtype=torch.long)
     times: list[float] = []
     while len(times) < 5 or sum(times) < PROBE_SECONDS:
         start = time.perf_counter()
@@ -223,7 +234,4 @@ def _probe(stack: Stack) -> float:
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
-    evaluations = 1 + run.steps / run.trainer.eval_every
-    train, held_out, test = run.data.rows
-    forward = evaluations * (min(train, run.trainer.eval_samples or train) + held_out + test) / run.data.batch_size / 3
-    return min(times) * (run.task.work(run.trainer.max_steps, run.data.batch_size) + forward)
+    return min(times)

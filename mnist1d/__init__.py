@@ -1,6 +1,12 @@
 """MNIST-1D Lab. As in the published `mnist1d` package, the data set's functions can be had from here as well."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# No telemetry from a user's machine. Each of these reads its variable when it is first imported, and nothing of
+# ours can import it before this file.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 if TYPE_CHECKING:
     from mnist1d.data import get_dataset, get_dataset_args, get_templates, make_dataset

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mnist1d.config import Run
+from mnist1d.config.limits import LONGEST_BLOCK
 from mnist1d.data import Splits, load, stream
-from mnist1d.limits import LONGEST_BLOCK
 from mnist1d.stack import member_generator
 
 STREAM_STEPS = 50

@@ -13,8 +13,8 @@ from hydra.utils import get_class
 from mnist1d import hardware
 from mnist1d.classification import EVAL_ROWS
 from mnist1d.config import Fault, Run
+from mnist1d.config.limits import row_bytes
 from mnist1d.footprint import saved_bytes
-from mnist1d.limits import row_bytes
 from mnist1d.loss import cross_entropy_stacked
 from mnist1d.optim import make_optimizer
 from mnist1d.plan import Stack, signature
@@ -87,13 +87,10 @@ def impossible(runs: Sequence[Run]) -> list[Fault]:
 
     An accelerator that is not there, and one member alone that takes more memory than there is.
     """
-    faults: list[Fault] = []
-    for run in {signature(run): run for run in runs}.values():
-        if fault := hardware.missing(run.trainer.accelerator):
-            faults.append(fault)
-        else:
-            faults += _too_large(run)
-    return faults
+    accelerators = dict.fromkeys(run.trainer.accelerator for run in runs)
+    absent = [fault for fault in map(hardware.missing, accelerators) if fault is not None]
+    kinds = {signature(run): run for run in runs}
+    return [*absent, *(fault for run in kinds.values() for fault in _too_large(run))]
 
 
 def _too_large(run: Run) -> Iterator[Fault]:
@@ -205,12 +202,23 @@ def _probe(stack: Stack) -> float:
 
     An evaluation is a forward pass over the samples it measures, a step about three forward passes over a batch.
     """
-    run, size = stack.runs[0], len(stack)
+    run = stack.runs[0]
     hardware.use(run.trainer)
+    work = run.task.batches(run.trainer.max_steps, run.data.batch_size)
+    step = {batch: _step_seconds(stack, batch) for batch in {run.data.batch_size, *work}}
+    evaluations = 1 + run.steps / run.trainer.eval_every
+    train, held_out, test = run.data.rows
+    forward = evaluations * (min(train, run.trainer.eval_samples or train) + held_out + test) / run.data.batch_size / 3
+    return step[run.data.batch_size] * forward + sum(step[batch] * steps for batch, steps in work.items())
+
+
+def _step_seconds(stack: Stack, batch: int) -> float:
+    """Seconds of the fastest of a few optimiser steps on batches of so many samples."""
+    run, size = stack.runs[0], len(stack)
     model = _members(run, size)
     optimizer = make_optimizer([r.optimizer for r in stack.runs], list(model.params.values()))
-    x = torch.zeros(size, run.data.batch_size, run.data.final_seq_length)
-    y = torch.zeros(size, run.data.batch_size, dtype=torch.long)
+    x = torch.zeros(size, batch, run.data.final_seq_length)
+    y = torch.zeros(size, batch, dtype=torch.long)
     times: list[float] = []
     while len(times) < 5 or sum(times) < PROBE_SECONDS:
         start = time.perf_counter()
@@ -218,7 +226,4 @@ def _probe(stack: Stack) -> float:
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
-    evaluations = 1 + run.steps / run.trainer.eval_every
-    train, held_out, test = run.data.rows
-    forward = evaluations * (min(train, run.trainer.eval_samples or train) + held_out + test) / run.data.batch_size / 3
-    return min(times) * (run.task.work(run.trainer.max_steps, run.data.batch_size) + forward)
+    return min(times)

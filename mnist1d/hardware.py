@@ -2,8 +2,7 @@
 
 import torch
 
-from mnist1d import limits
-from mnist1d.config import Fault, Trainer
+from mnist1d.config import Fault, Trainer, limits
 from mnist1d.provenance import cores
 
 _allowed: int | None = None

@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnist1d import cost, limits, remaining, summary
-from mnist1d.config import Run
+from mnist1d import cost, remaining, summary
+from mnist1d.config import Run, limits
 from mnist1d.plan import Stack, fingerprint, plan, signature
 from mnist1d.resume import steps_done
 from mnist1d.spelling import duration, size

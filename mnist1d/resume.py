@@ -17,16 +17,32 @@ from mnist1d import provenance
 from mnist1d.plan import Stack, fingerprint
 
 SQLITE = "sqlite:///"
+STALE_SECONDS = 7 * 86_400
+"""A checkpoint that was not written for so long is of a fit that nobody goes on with."""
 
 log = logging.getLogger(__name__)
 
 
 def checkpoint_path(stack: Stack) -> Path:
     """Where the fit of a stack keeps its last state: beside the store, named by members, code and versions."""
-    uri = stack.runs[0].tracking.uri
-    store = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else Path("mlruns")
     members = [provenance.tags()["mnist1d.git"], provenance.tags()["mnist1d.versions"], *map(fingerprint, stack.runs)]
-    return store / "checkpoints" / f"{sha256(' '.join(members).encode()).hexdigest()[:16]}.ckpt"
+    return _folder(stack.runs[0].tracking.uri) / f"{sha256(' '.join(members).encode()).hexdigest()[:16]}.ckpt"
+
+
+def _folder(uri: str) -> Path:
+    return (Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else Path("mlruns")) / "checkpoints"
+
+
+def remove_stale(uri: str) -> None:
+    """Remove the checkpoints beside a store that were not written for a week: of other code, of sweeps given up.
+
+    A fit that is under way writes its own every so often, so that it is never among them.
+    """
+    oldest = time.time() - STALE_SECONDS
+    for file in _folder(uri).glob("*"):
+        with suppress(OSError):  # another process may be faster
+            if file.is_file() and file.stat().st_mtime < oldest:
+                file.unlink()
 
 
 def is_whole(path: Path) -> bool:

@@ -13,12 +13,12 @@ from hydra.types import RunMode
 from mlflow.entities import Run as StoredRun
 from torch import Tensor
 
-from mnist1d import cost, limits, remaining, summary
-from mnist1d.config import Run
+from mnist1d import cost, remaining, summary
+from mnist1d.config import Run, limits
 from mnist1d.events import Begun, Event, Failed, GoesOn, Measured, Repeated, Trained, Warned
 from mnist1d.plan import Stack, digest, fingerprint, plan
 from mnist1d.remaining import Recorded
-from mnist1d.resume import checkpoint_path
+from mnist1d.resume import checkpoint_path, remove_stale
 from mnist1d.spelling import without_password
 from mnist1d.terminal import Progress, Terminal
 from mnist1d.tracking import FINGERPRINT_TAG, SWEEP_TAG, Recorder, Status, StoreAway, TrackingError
@@ -101,6 +101,7 @@ class Sweep:
     def __enter__(self) -> "Sweep":
         place = self.runs[0].tracking
         self._recorder = Recorder(place.uri, place.experiment)
+        remove_stale(place.uri)
         with self._recorder.alone():  # of two equal commands at once one claims the runs, and the other sees it
             self._catch_up()
             copies = self._take_stock()

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from mnist1d.compose import Composer
-from mnist1d.config import ConfigError, Data, Run, check, launcher, parse, parse_or_refuse, validate
+from mnist1d.config import ConfigError, Data, Run, check, launcher, limits, parse, parse_or_refuse, validate
 from mnist1d.config.schema import Architecture, convolved_length
 from mnist1d.data import corruption
 
@@ -125,6 +125,27 @@ MESSAGES = {
     "+model=cnn": "+model=cnn  exists already: leave out the +",
     "~optimizer": "~optimizer  neither keys nor groups can be removed",
     "seed=1 seed=2": "seed  given twice, as 1 and as 2",
+    "model=mlp model=cnn": "model  given twice, as mlp and as cnn",
+    "seed=1 ++seed=2": "seed  given twice, as 1 and as 2",
+    "-m seed=1,2 seed=3": "seed  given twice, as 1,2 and as 3",
+    "data={seed:1} data.seed=2": "data.seed  given twice, as 1 and as 2",
+    "-m data={seed:1},{seed:2} data.seed=2": "data.seed  given twice, as {seed:1},{seed:2} and as 2",
+    "model.hidden=3 ~model.hidden": "~model.hidden  neither keys nor groups can be removed",
+    "seed=range(a)": (
+        "seed=range(a)  cannot be read; allowed: key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'"
+    ),
+    "-m model.hidden=10,x": "model.hidden=x  must be a whole number of at least 1",
+    "-m seed=range(3,1)": "seed=range(3,1)  matches nothing",
+    "-m seed=range(1.5)": (
+        "seed=0.0  must be a whole number from 0 to 4294967295\n  seed=1.0  must be a whole number from 0 to 4294967295"
+    ),
+    "-m seed=range(0,3,0)": (
+        "seed=range(0,3,0)  never ends; allowed: range(stop), range(start,stop), range(start,stop,step); step not 0"
+    ),
+    "seed=\x1b[31m": (
+        "seed=\\x1b[31m  cannot be read; allowed: key=value, key=[a,b]; with -m also key=a,b or 'key=range(5)'"
+    ),
+    "hydra.run.dir=${nope}": "hydra.run.dir  Interpolation key 'nope' not found",
     "seed=1,2": "seed=1,2  several values: add -m to sweep over them, or type a list as key=[a,b]",
     "seed=range(9)": ("seed=0,1,2,…,8  several values: add -m to sweep over them, or type a list as key=[a,b]"),
     "-m optimizer.lr=interval(0,1)": (
@@ -411,6 +432,59 @@ MESSAGES = {
 }
 
 
+TOO_MUCH = {
+    "seed=range(1000000000)": (
+        "seed=range(1000000000)  1000000000 runs take 100 TB of memory to plan, this machine has 16 GB; "
+        "allowed: at most about 160000 at a time"
+    ),
+    "-m seed=range(100000) data.seed=range(100)": (
+        "seed=range(100000) data.seed=range(100)  10000000 runs take 1.0 TB of memory to plan, this machine has 16 GB; "
+        "allowed: at most about 160000 at a time"
+    ),
+    "data.num_samples=1000000000000": (
+        "data.num_samples=1000000000000  samples of data.final_seq_length=40 values take 960 TB of memory to make, "
+        "this machine has 16 GB"
+    ),
+    "data.padding=[0,10000000]": (
+        "data.padding=[0,10000000]  10000001 × 10 templates of 10000012 points take 8.0 PB of memory, "
+        "this machine has 16 GB"
+    ),
+    "-m trainer.max_steps=10,1000000000000000": (
+        "trainer.max_steps=1000000000000000  takes 317 years at 10 µs a step, which nothing here reaches"
+    ),
+    "trainer.max_steps=100000000000": (
+        "trainer.max_steps=100000000000  takes 72 GB of memory for the schedule of 100000000000 steps, "
+        "this machine has 16 GB"
+    ),
+    "trainer.max_steps=100000000 trainer.eval_every=1": (
+        "trainer.eval_every=1  evaluates 100000001 times: 105 GB on disk, where 50 GB are free"
+    ),
+}
+
+
+@pytest.mark.parametrize("command", TOO_MUCH)
+def test_what_cannot_fit_is_refused_with_the_figure(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(limits, "free_disk", lambda _uri: 50 * 10**9)
+    assert report(capsys, command) == f"  {TOO_MUCH[command]}"
+
+
+def test_a_large_sweep_that_fits_is_not_refused() -> None:
+    check(["-m", "model=mlp,cnn", "seed=range(10000)"])
+    assert limits.memory() > 10**9
+    assert limits.free_disk("sqlite:///no/such/folder/mlflow.db") == limits.free_disk("sqlite:///mlflow.db")
+    assert limits.free_disk("http://127.0.0.1:5000") is None
+
+
+def test_an_endless_value_is_shown_in_part(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = report(capsys, f"seed={'x' * 9000}").splitlines()
+    assert line.startswith("  seed=xxx")
+    assert line.endswith("x…xxxxxxxxxxxxxxxxxxx  must be a whole number from 0 to 4294967295")
+    assert len(line) < 300
+
+
 def test_hydras_settings_do_not_hide_other_faults(capsys: pytest.CaptureFixture[str]) -> None:
     told = report(capsys, "hydra.sweeper.max_batch_sise=2 hydra.mode=foo model.hidden=0")
     assert told.splitlines() == [
@@ -638,6 +712,24 @@ def test_a_model_in_a_folder_of_ones_own_is_checked_alike(
         "  model.dropout=true  must be a number, like its default 0.1",
         "  data.label_noise=2  must be a number from 0 to 1",
     ]
+
+
+FILES = {
+    "trainr: {max_steps: 3}": "trainr  no such key; nearest: trainer, tracking",
+    "trainer: {max_stepz: 3}": "trainer.max_stepz  no such key; nearest: trainer.max_steps",
+    "hydra: {sweeper: {params: {seeed: 1}}, mode: MULTIRUN}": "seeed=1  no such key; nearest: seed",
+    "trainer: [1": "{}  cannot be read: expected ',' or ']', but got '<stream end>' (line 5)",
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_fault_in_the_file_of_an_experiment_is_told_by_its_key(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.write_text(f"# @package _global_\nexperiment: mine\nprofiles: {{paper: {{}}}}\n{text}\n")
+    assert report(capsys, f"--config-dir={tmp_path} experiment=mine") == f"  {FILES[text].format(file)}"
 
 
 def test_values_of_every_combination_of_sizes_agree_with_the_splits(defaults: dict[str, Any]) -> None:

@@ -60,16 +60,8 @@ known = st.sampled_from([*schema_keys(), *GROUPS, *(f"hydra.{key}" for key in HY
 keys = known | known | near_misses(known) | st.text(max_size=8)
 options = st.sampled_from([name for names in GROUPS.values() for name in names])
 WORDS = ["null", "true", "False", "nan", "inf", "-inf", "1e400", "???", "''", '""', "\\", "[]", "{}", "*", "a b"]
-WORDS += [
-    "${seed}",
-    "${data.seed}",
-    "${oc.env:NOPE}",
-    "${oc.env:HOME}",
-    "${hydra:job.num}",
-    "${now:%Y}",
-    "${",
-    "\\${x}",
-]
+WORDS += ["${seed}", "${data.seed}", "${oc.env:NOPE}", "${oc.env:HOME}", "${hydra:job.num}", "${now:%Y}", "${"]
+WORDS += ["glob(*)", "glob(*n*)", "range(3)", "range(0,1,0.5)", "1,2", "mlp,cnn", "{seed:1}", "\\${x}"]
 WORDS += ["../x", "/", "~", "\x00", "\x1b[31m", "\n", "\udcff", "\u202e", "é", "x" * 3000, "[" * 300, "9" * 400]
 numbers = st.integers(-3, 300).map(str) | st.integers().map(str) | st.floats().map(str)
 scalars = numbers | numbers | options | st.sampled_from(WORDS) | st.text(max_size=6)
@@ -156,6 +148,7 @@ def assert_sound(argv: list[str], loader: ConfigLoaderImpl) -> None:
 @example(argv=["seed=" + "[" * 3000])
 @example(argv=["x" * 3000 + "=1"])
 @example(argv=["hydra.run.dir=${nope}"])
+@example(argv=["-m", "model=glob(*)"])
 @example(argv=["hydra.run.dir=a\x00b"])
 @settings(
     max_examples=EXAMPLES,

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from mnist1d import cost, limits
-from mnist1d.config import Run
+from mnist1d import cost
+from mnist1d.config import ConfigError, Run, limits
 from mnist1d.plan import Stack
 from mnist1d.preview import planned
 from mnist1d.remaining import Recorded
@@ -61,6 +63,79 @@ def test_what_is_left_is_planned_with_the_time_and_memory_of_its_stacks(make_run
     assert all(fit.seconds is not None and fit.seconds > 0 for fit in fits)
     assert fits[1].memory > fits[0].memory
     assert planned(runs, dict.fromkeys(range(6), Recorded("id", "name", None, {}, ("", ""), False))) == []
+
+
+def test_sizes_are_the_same_without_values_as_with_them(make_run: MakeRun) -> None:
+    for model in ("mlp", "cnn", "gru", "attention"):
+        run = make_run(f"model={model}")
+        assert cost.measure_member(run) == cost._measured(run)
+        assert cost.impossible([run]) == []
+
+
+class ShownValues(nn.Linear):
+    """A model that looks at a value, which a tensor without values has not."""
+
+    def __init__(self) -> None:
+        super().__init__(40, 10)
+        assert float(self.bias.detach().sum()) < 9
+
+
+def test_a_model_that_looks_at_its_values_is_measured_all_the_same(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "make_member", lambda _run: ShownValues())
+    assert cost.measure_member(make_run()).weights == 4 * 410
+
+
+ABSENT = "cuda" if not torch.cuda.is_available() else "mps"
+IMPOSSIBLE = {
+    f"trainer.accelerator={ABSENT}": (
+        f"trainer.accelerator={ABSENT}: torch {torch.__version__} finds none on this machine; allowed: auto, cpu"
+    ),
+    "model.hidden=10000000": (
+        "model.name=mlp: takes 1.6 PB of memory, 1.6 PB of it for weights, their gradients and moments; there are 16 GB"
+    ),
+    "model=attention data=cifar10": (
+        "model.name=attention: takes 38 GB of memory, 26 GB of it to evaluate 1000 samples of 3072 values; "
+        "there are 16 GB"
+    ),
+    "task=metalearn_activation model=shallow optimizer=rmsprop task.meta_hidden=1000000000": (
+        "model.name=shallow: takes 48 GB of memory, 48 GB of it for weights, their gradients and moments; "
+        "there are 16 GB"
+    ),
+}
+
+
+@pytest.mark.parametrize("command", IMPOSSIBLE)
+def test_a_run_that_this_machine_cannot_train_is_refused_before_anything_is_allocated(
+    command: str, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "memory", lambda: 16 * 10**9)
+    (fault,) = cost.impossible([make_run(*command.split(), f"seed={seed}") for seed in range(3)])
+    if ABSENT in command:
+        assert str(fault).startswith(IMPOSSIBLE[command])
+    else:
+        assert str(fault) == IMPOSSIBLE[command]
+
+
+def test_records_that_have_no_place_are_refused(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "free_disk", lambda _uri: 10**6)
+    runs = [make_run(f"seed={seed}", "tracking.uri=sqlite:///m.db") for seed in range(20)]
+    limits.refuse_without_disk(runs[:5])
+    limits.refuse_without_disk([])
+    with pytest.raises(ConfigError, match=r"uri=sqlite:///m\.db +20 runs take 1\.2 MB on disk, where 1\.0 MB are free"):
+        limits.refuse_without_disk(runs)
+
+
+def test_the_real_program_says_what_is_missing_and_too_large_all_at_once(tmp_path: Path) -> None:
+    asked = ("-m", f"trainer.accelerator=cpu,{ABSENT}", "model.hidden=10000000", "plan=true")
+    done = train(tmp_path, *asked)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"  trainer.accelerator={ABSENT}  torch {torch.__version__} finds none on this machine" in done.stderr
+    assert (
+        "  model.name=mlp            takes 1.6 PB of memory, 1.6 PB of it for weights, their gradients" in done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_memory_counts_members_and_every_data_set_once(make_run: MakeRun) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mnist1d.config import Run
 from mnist1d.plan import Stack
-from mnist1d.resume import checkpoint_path
+from mnist1d.resume import checkpoint_path, remove_stale
 from tests import programs
 from tests.test_faults import sabotaged
 from tests.test_train import SMALL, Store, train
@@ -24,6 +24,17 @@ SEARCH = (
     *("data.num_samples=500", "data.batch_size=50", "trainer.max_steps=20", "trainer.eval_every=10"),
     *("trainer.threads=1", "trainer.accelerator=cpu", "trainer.checkpoint_seconds=0"),
 )
+
+
+def test_checkpoints_that_nobody_goes_on_with_are_removed_after_a_week(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    (folder / "a folder").mkdir(parents=True)
+    for name, days in (("old.ckpt", 8), ("old.4711", 8), ("young.ckpt", 6)):
+        (folder / name).write_bytes(b"")
+        os.utime(folder / name, (0, time.time() - days * 86_400))
+    remove_stale(f"sqlite:///{tmp_path}/mlflow.db")
+    assert sorted(path.name for path in folder.iterdir()) == ["a folder", "young.ckpt"]
+    remove_stale(f"sqlite:///{tmp_path}/nowhere/mlflow.db")
 
 
 def measured(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:

@@ -90,7 +90,15 @@ def test_columns_are_cut_to_the_first_thirty(screen: Screen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "1 kB"), (41_000, "41 kB"), (1_240_000, "1.2 MB"), (53e6, "53 MB"), (76.4e9, "76 GB")]
+    ("count", "text"),
+    [
+        (0, "1 kB"),
+        (41_000, "41 kB"),
+        (1_240_000, "1.2 MB"),
+        (53e6, "53 MB"),
+        (76.4e9, "76 GB"),
+        (9.6e14, "960 TB"),
+    ],
 )
 def test_sizes_are_written_for_people(count: float, text: str) -> None:
     assert size(count) == text
@@ -296,6 +304,7 @@ def test_progress_on_a_terminal_is_one_bar() -> None:
         (83, "1 min 23 s"),
         (3600, "1 h"),
         (7841, "2 h 11 min"),
+        (1e9, "32 years"),
     ],
 )
 def test_durations_are_written_for_people(seconds: float, text: str) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mnist1d.analysis.document import escaped, plain
 from mnist1d.analysis.intervals import Interval, holm, paired_difference, t_p_outside
 from mnist1d.analysis.metrics import grid
 from mnist1d.analysis.page import Table
@@ -450,8 +451,8 @@ def _escaped(text: str) -> str:
 
 
 def _markdown(table: Table, remarks: Sequence[str], command: str) -> str:
-    listed = "\n".join(f"- {remark}" for remark in remarks)
-    return f"# Two sweeps compared\n\n{table.markdown()}\n\n{listed}\n\nCommand: `{command}`\n"
+    listed = "\n".join(f"- {plain(remark)}" for remark in remarks)
+    return f"# Two sweeps compared\n\n{escaped(table).markdown()}\n\n{listed}\n\nCommand: `{command}`\n"
 
 
 def _write(path: Path, text: str) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -33,8 +34,8 @@ def plain(text: str) -> str:
 
 
 def escaped(table: Table) -> Table:
-    """A table whose cells may hold the sign that divides them."""
-    rows = tuple(tuple(cell.replace("|", "\\|") for cell in row) for row in table.rows)
+    """A table whose cells may hold anything: a user names models, sweeps and experiments."""
+    rows = tuple(tuple(map(plain, row)) for row in table.rows)
     return Table(table.title, table.columns, rows, table.note)
 
 
@@ -68,7 +69,7 @@ def document(markdown: str, folder: Path) -> str:
     for token in tokens:
         for child in token.children or ():
             if child.type == "image":
-                child.attrSet("src", _inlined(folder / str(child.attrGet("src"))))
+                child.attrSet("src", _inlined(folder, str(child.attrGet("src"))))
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     body = str(parser.renderer.render(tokens, parser.options, {}))
     for text in (" ± ", " %"):  # a line does not end within a number
@@ -133,5 +134,9 @@ def _scrolled(_: object, tokens: Sequence[Token], index: int, *__: object) -> st
     return f'<div class="scroll"><table class="{tokens[index].attrGet("class") or ""}">\n'
 
 
-def _inlined(path: Path) -> str:
+def _inlined(folder: Path, name: str) -> str:
+    """A picture as the page's own text, from `folder` and from nowhere else."""
+    path = folder / unquote(name)
+    if folder.resolve() not in path.resolve().parents:
+        raise PermissionError(f"{name} is no picture of the report: it lies outside of {folder}")
     return f"data:{KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -157,7 +157,7 @@ def _facts(table: pd.DataFrame) -> list[str]:
         f"- **Runs:** {len(done)} finished" + (f", {lost}" if lost else ""),
         f"- **Seeds:** n = {len(seeds)} ({ranges(seeds)})",
     ]
-    lines.append(f"- **Profile:** {', '.join(map(str, done['profile'].unique()))}")
+    lines.append(f"- **Profile:** {plain(', '.join(map(str, done['profile'].unique())))}")
     begin, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (done["started"].min(), done["ended"].max()))
     same_day = "%H:%M" if begin.date() == end.date() else "%Y-%m-%d %H:%M"
     lines.append(f"- **Trained:** {begin:%Y-%m-%d %H:%M} to {end:{same_day}} UTC{_spent(done)}")

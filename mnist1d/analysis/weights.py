@@ -30,6 +30,8 @@ def load(artifacts: str) -> dict[str, Array]:
             return _Reader(archive).load()["state_dict"]
     except zipfile.BadZipFile as error:  # cut short, say: for the caller as good as none
         raise OSError(f"{path} cannot be read: {error}") from error
+    except (TypeError, ValueError, LookupError, AttributeError) as error:  # other things where tensors are expected
+        raise pickle.UnpicklingError(f"{path} is no weights file: {error}") from error
 
 
 class _Reader(pickle.Unpickler):
@@ -53,4 +55,7 @@ class _Reader(pickle.Unpickler):
 
 
 def _array(numbers: Array, start: int, shape: Sequence[int], strides: Sequence[int], *_: object) -> Array:
+    last = start + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if min((start, *shape, *strides)) < 0 or (0 not in shape and last >= len(numbers)):
+        raise ValueError("a tensor reaches beyond its numbers")  # which numpy would read from whatever lies there
     return as_strided(numbers[start:], shape, [numbers.itemsize * stride for stride in strides])

@@ -9,8 +9,9 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
-from yaml import MarkedYAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from mnist1d.config import ConfigError, Fault
 from mnist1d.config.describe import allowed
@@ -37,6 +38,8 @@ def read(file: Path, group: str, what: str) -> dict[str, Any]:
     except MarkedYAMLError as error:
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise ConfigError([Fault(name, Absent, f"cannot be read: {error.problem}{line}")]) from None
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:  # no text, or a ${ without its end
+        raise ConfigError([Fault(name, Absent, f"cannot be read: {str(error).partition(chr(10))[0]}")]) from None
     if not isinstance(values, dict) or not values:
         raise ConfigError([Fault(name, Absent, f"must map {what}")])
     return _worded(values)

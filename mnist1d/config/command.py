@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from mnist1d.config.faults import Absent, ConfigError, Conflict, Fault, refuse
 from mnist1d.config.launcher import launcher_faults
+from mnist1d.config.limits import too_large, too_many
 from mnist1d.config.schema import Run
 from mnist1d.config.validate import validate
-from mnist1d.limits import too_large, too_many
 from mnist1d.spelling import nearest, spelled
 
 if TYPE_CHECKING:  # Hydra takes 0.1 s to import: not for those who only want `Run`
@@ -116,9 +116,11 @@ def contradictions(overrides: "Iterable[Override]") -> Iterator[Fault]:
 
 def _assigned(override: "Override") -> Iterator[tuple[str, str]]:
     """The keys that an override sets, with what it sets them to: `data={seed:1}` sets data.seed as well."""
+    from hydra.core.override_parser.types import ValueType
+
     typed = _typed(override)
     yield override.get_key_element().lstrip("+"), typed
-    if override.is_choice_sweep():
+    if override.is_choice_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
         swept = Setting.of(override)
         yield from {part.key: typed for each in swept.values for part in Setting(swept.key, [each]).nested()}.items()
     elif not (override.is_sweep_override() or override.is_delete()):
@@ -534,6 +536,10 @@ def _not_added(key: str, typed: str) -> Fault:
 
 
 def _foreign(error: Exception) -> Fault:
+    from yaml import MarkedYAMLError
+
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
+        return Fault(str(mark.name), Absent, f"cannot be read: {error.problem} (line {mark.line + 1})")
     return Fault("config", Absent, _first_line(error))
 
 

@@ -32,6 +32,10 @@ class Task(Section):
         del batch_size
         return max_steps
 
+    def batches(self, max_steps: int, batch_size: int) -> dict[int, float]:
+        """Samples in a batch -> how many steps on such batches the training takes as long as."""
+        return {batch_size: self.work(max_steps, batch_size)}
+
     @property
     def unrolled(self) -> int:
         """Steps that are kept in memory to go back through."""
@@ -127,10 +131,12 @@ class Lottery(Task):
         """All rounds and all follow-ups."""
         return self.rounds * max_steps + len(self.follow_ups) * len(self.follow_up_inits) * self.follow_up_steps
 
-    def work(self, max_steps: int, batch_size: int) -> float:
+    def batches(self, max_steps: int, batch_size: int) -> dict[int, float]:
         """Follow-ups have batches of their own size."""
-        follow_ups = self.steps(max_steps) - self.rounds * max_steps
-        return self.rounds * max_steps + follow_ups * self.follow_up_batch_size / batch_size
+        search, follow_ups = self.rounds * max_steps, self.steps(max_steps) - self.rounds * max_steps
+        if self.follow_up_batch_size == batch_size or not follow_ups:
+            return {batch_size: search + follow_ups}
+        return {batch_size: search, self.follow_up_batch_size: follow_ups}
 
     def conflicts(self) -> Iterator[Fault]:
         if self.ticket_round >= self.rounds:

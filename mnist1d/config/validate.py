@@ -76,7 +76,7 @@ def _fault(kind: str, loc: tuple[int | str, ...], values: Mapping[str, Any]) -> 
     if kind == "missing" and isinstance(loc[-1], str):  # else a list is too short
         return Fault(key, Absent, "is missing")
     if kind == "extra_forbidden":
-        return Fault(key, Absent, "no such key", nearest=nearest(key, schema_keys()))
+        return Fault(key, Absent, "no such key", nearest=nearest(key, [*_SECTIONS, *schema_keys()]))
     if kind.startswith("union_tag"):
         path, key = [*path, "name"], f"{key}.name"
     return Fault(key, _at(values, path), f"must be {expectation(path, loc)}")

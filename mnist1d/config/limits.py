@@ -86,7 +86,8 @@ def too_large(run: Run) -> Iterator[Fault]:
         yield from _data_faults(run.data, have)
     steps, key = run.steps, "trainer.max_steps"
     blocks = BLOCK_BYTES * (steps // LONGEST_BLOCK + steps // run.trainer.eval_every)
-    seconds = STEP_SECONDS * min(run.task.work(run.trainer.max_steps, run.data.batch_size), MOST)
+    work = sum(run.task.batches(run.trainer.max_steps, run.data.batch_size).values())
+    seconds = STEP_SECONDS * min(work, MOST)
     free, rows = free_disk(run.tracking.uri), row_bytes(run)
     if seconds > MOST_SECONDS:
         text = f"takes {duration(seconds)} at {STEP_SECONDS * 1e6:.0f} µs a step, which nothing here reaches"

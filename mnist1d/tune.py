@@ -106,7 +106,7 @@ class Tuning:
         from mnist1d.tracking import TrackingError
 
         study, failed = self._open(), 0
-        self._settle_in(study)
+        self._prepare(study)
         try:
             while batch := self._batch(study, failed):
                 failed += self._train(study, batch)
@@ -177,7 +177,7 @@ class Tuning:
             )
         return study
 
-    def _settle_in(self, study: optuna.Study) -> None:
+    def _prepare(self, study: optuna.Study) -> None:
         """Send what the sweep writes into the study's folder, which joins its batches, and ask for what failed."""
         own = [text for text in self.config.hydra.overrides.hydra if text.startswith("hydra.sweep.dir=")]
         if not own:

@@ -147,8 +147,8 @@ def summary_table(done: pd.DataFrame, found: dict[str, pd.DataFrame]) -> Table:
         "The best learning rate and weight decay, and what they are worth beside the defaults",
         ("net", "lr", "weight decay", "validation (seeds)", "candidates (diverged)", *SIDES, "gain", "n"),
         tuple(rows),
-        "Accuracies in percent: the best candidate's on validation data, mean over the seeds that chose it, which "
-        "flatters it; then on test data, mean ± half of the 95% t interval over n fresh seeds; gains are paired by seed.",
+        "Accuracies in percent. Validation: of the best candidate, mean over the seeds that chose it, which flatters "
+        "it. Defaults, tuned: on test data, mean ± half of the 95% t interval over n fresh seeds. Gains are paired.",
     )
 
 

@@ -113,6 +113,7 @@ def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
         "Transfer of a learned activation function",
         "SimCLR",
         "Pooling",
+        "Tuning of learning rate and weight decay",
     ]
     section = partial.text.split("## Double descent")[1].split("\n## ")[0]
     assert "**No results:** no runs yet." in section

@@ -24,7 +24,7 @@ from tests.test_train import SMALL, Store, train
 
 Done = subprocess.CompletedProcess[str]
 SEARCH = (
-    *("experiment=tune", "profile=smoke", "model=logistic", "optimizer=sgd", *SMALL),
+    *("experiment=tune", "profile=smoke", "model=logistic", "optimizer=sgd", "hydra.sweeper.n_trials=4", *SMALL),
     "optimizer.lr=tag(log,interval(1e-3,1e6))",  # at its upper end weight decay makes a run diverge
 )
 FAILS_THEN_IS_KILLED = """

@@ -36,7 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mnist1d import executors
 from mnist1d.analysis.intervals import Interval, paired_difference, shown
-from mnist1d.compose import Composer, parse_override
+from mnist1d.compose import Composer, as_typed, parse_override
 from mnist1d.config import Run, parse, validate
 from mnist1d.plan import LABELS, digest, fingerprint
 from mnist1d.space import FIRST_FRESH, ends, is_logarithmic, merged, varied, whole_numbers
@@ -106,7 +106,7 @@ class Tuning:
         from mnist1d.tracking import TrackingError
 
         study, failed = self._open(), 0
-        self._settle_in(study)
+        self._prepare(study)
         try:
             while batch := self._batch(study, failed):
                 failed += self._train(study, batch)
@@ -116,10 +116,12 @@ class Tuning:
 
     # -- what is asked -----------------------------------------------------------------------------------
 
-    def _run(self, overrides: Sequence[str]) -> Run:
-        """The typed config of a job."""
+    def _run(self, overrides: Sequence[str], hydra: Sequence[str] | None = None) -> Run:
+        """The typed config of a job, under Hydra's own settings of this sweep unless others are given."""
         parsed = [parse_override(text) for text in overrides]
-        base = self._composer.base_of(self.config, overrides)
+        groups = [text for text, override in zip(overrides, parsed, strict=True) if self._composer.is_choice(override)]
+        own = as_typed(self.config.hydra.overrides.hydra) if hydra is None else hydra
+        base = self._composer.base(self.config.hydra.job.config_name, [*own, *groups])
         changes = {o.key_or_group: o.value() for o in parsed if not self._composer.is_choice(o)}
         return validate(base.values(changes), base.raw.get("model"))
 
@@ -177,9 +179,9 @@ class Tuning:
             )
         return study
 
-    def _settle_in(self, study: optuna.Study) -> None:
+    def _prepare(self, study: optuna.Study) -> None:
         """Send what the sweep writes into the study's folder, which joins its batches, and ask for what failed."""
-        own = [text for text in self.config.hydra.overrides.hydra if text.startswith("hydra.sweep.dir=")]
+        own = [text for text in as_typed(self.config.hydra.overrides.hydra) if text.startswith("hydra.sweep.dir=")]
         if not own:
             with read_write(self.config.hydra), open_dict(self.config.hydra):
                 self.config.hydra.sweep.dir = str(Path(str(self.config.hydra.sweep.dir)).parent / self.name)
@@ -341,10 +343,10 @@ class Tuning:
 
     def _command(self, candidate: Candidate) -> str:
         """The command line that trains a candidate, without the experiment that found it."""
-        wanted, defaults = self._run([*self.fixed, *candidate.overrides]).flat(), self._run([]).flat()
+        wanted, defaults = self._run([*self.fixed, *candidate.overrides]).flat(), self._run([], hydra=[]).flat()
         names = [f"{section}.name" for section in ("task", "model", "data", "optimizer")]
         groups = [f"{key.removesuffix('.name')}={wanted[key]}" for key in names if wanted[key] != defaults[key]]
-        plain = {key: spelled(value) for key, value in self._run(groups).flat().items()}
+        plain = {key: spelled(value) for key, value in self._run(groups, hydra=[]).flat().items()}
         aside = {*LABELS, *names, *({"seed", "data.seed"} - _keys(self.fixed))}
         changes = [f"{k}={spelled(v)}" for k, v in wanted.items() if k not in aside and plain.get(k) != spelled(v)]
         place = [text for text in self.fixed if text.startswith("tracking.")]

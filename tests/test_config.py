@@ -196,6 +196,12 @@ MESSAGES = {
     f"{SEARCH} hydra/sweeper/sampler=tp": (
         "hydra/sweeper/sampler=tp  no such option; nearest: tpe; allowed: random, tpe"
     ),
+    "experiment=classification hydra/sweeper=optuna": (
+        "hydra/sweeper=optuna  experiment=classification brings a sweep for another sweeper"
+    ),
+    "experiment=tune hydra.sweeper.max_batch_size=4": (
+        "hydra.sweeper.max_batch_size=4  hydra/sweeper=optuna has no such key, hydra/sweeper=grids has"
+    ),
     "-m hydra.sweeper.n_trials=4": (
         "hydra.sweeper.n_trials=4  hydra/sweeper=grids has no such key, hydra/sweeper=optuna has"
     ),

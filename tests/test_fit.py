@@ -115,6 +115,7 @@ def test_final_metrics_are_last_best_and_selected_on_validation_data() -> None:
         {
             "test/acc": [(0, 0.1), (10, 0.7), (20, 0.6), (30, 0.65)],
             "val/acc": [(0, 0.2), (10, 0.3), (20, 0.5), (30, 0.5)],
+            "val/loss": [(0, 2.0), (10, 1.9), (20, 1.5), (30, 1.6)],
         }
     )
     assert history.final() == {
@@ -122,6 +123,8 @@ def test_final_metrics_are_last_best_and_selected_on_validation_data() -> None:
         "test/acc_best": 0.7,
         "test/acc_selected": 0.6,  # step 20: the first of two equals
         "val/acc_selected_step": 20.0,
+        "val/acc_final": 0.5,
+        "val/loss_final": 1.6,
     }
     assert History({"test/acc": [(0, 0.5)]}, failure="why").final() == {}
 

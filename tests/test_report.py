@@ -113,6 +113,9 @@ def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
         "Transfer of a learned activation function",
         "SimCLR",
         "Pooling",
+        "Efficiency",
+        "Tuning of learning rate and weight decay",
+        "Leaderboard",
         *ABLATIONS.values(),
     ]
     section = partial.text.split("## Double descent")[1].split("\n## ")[0]

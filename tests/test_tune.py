@@ -24,13 +24,20 @@ from tests.test_train import SMALL, Store, train
 
 Done = subprocess.CompletedProcess[str]
 SEARCH = (
-    *("experiment=tune", "profile=smoke", "model=logistic", "optimizer=sgd", *SMALL),
+    *("experiment=tune", "profile=smoke", "model=logistic", "optimizer=sgd", "hydra.sweeper.n_trials=4", *SMALL),
     "optimizer.lr=tag(log,interval(1e-3,1e6))",  # at its upper end weight decay makes a run diverge
 )
-KILLED_IN_THE_SECOND_BATCH = """
+FAILS_THEN_IS_KILLED = """
     import os, signal
+    from mnist1d.classification import StackedClassification
     from mnist1d.tracking import Recorder
-    finish, ended = Recorder.finish, []
+    begin, begun, finish, ended = StackedClassification.begin, [], Recorder.finish, []
+
+    def fail_once(self):
+        begun.append(self)
+        if len(begun) == 1:
+            raise RuntimeError("a cable came loose")
+        begin(self)
 
     def finish_five_and_die(self, *args, **kwargs):
         finish(self, *args, **kwargs)
@@ -38,13 +45,13 @@ KILLED_IN_THE_SECOND_BATCH = """
         if len(ended) == 5:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Recorder.finish = finish_five_and_die
+    StackedClassification.begin, Recorder.finish = fail_once, finish_five_and_die
 """
 
 
 @dataclass
 class Lab:
-    """A search that was killed while its second batch was recorded, went on, and the same without interruption."""
+    """A search whose first batch failed, killed while the second was recorded; it went on; and the same undisturbed."""
 
     folder: Path
     killed: Done
@@ -57,7 +64,7 @@ class Lab:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """Read only."""
     folder, other = tmp_path_factory.mktemp("cut"), tmp_path_factory.mktemp("whole")
-    killed = sabotaged(folder, KILLED_IN_THE_SECOND_BATCH, *SEARCH)
+    killed = sabotaged(folder, FAILS_THEN_IS_KILLED, *SEARCH)
     return Lab(folder, killed, train(folder, *SEARCH), other, train(other, *SEARCH))
 
 
@@ -68,7 +75,9 @@ def study(folder: Path) -> optuna.Study:
 
 
 def trials(folder: Path) -> list[tuple[Any, ...]]:
-    return [(trial.number, trial.state, trial.params, trial.value) for trial in study(folder).trials]
+    """Values, state and objective of the candidates that have come to an end, in any order."""
+    settled = [trial for trial in study(folder).trials if trial.state != TrialState.FAIL]
+    return sorted((sorted(trial.params.items()), trial.state, trial.value) for trial in settled)
 
 
 def parent(folder: Path) -> Run:
@@ -99,18 +108,23 @@ def test_a_search_trains_its_batches_as_stacks_and_tells_what_was_found(lab: Lab
     assert f"optimizer.lr={best['best.optimizer.lr']}" in lines[-2]
 
 
-def test_a_killed_search_goes_on_and_ends_as_if_it_had_not_been_killed(lab: Lab) -> None:
+def test_a_search_that_failed_and_was_killed_goes_on_and_ends_as_if_it_had_been_left_alone(lab: Lab) -> None:
     assert lab.killed.returncode == -signal.SIGKILL
+    failed = [run for run in Store(lab.folder).runs() if run.info.status == "FAILED"]
+    assert "RuntimeError: a cable came loose" in {run.data.tags["mnist1d.reason"] for run in failed}
     assert (lab.again.returncode, lab.again.stderr) == (0, "")
-    assert lab.again.stdout.startswith("candidates 3 to 4 of 4\n")
+    assert lab.again.stdout.startswith("candidates 1 to 2 of 4\n")
     assert "1 of 4 runs is recorded already" in lab.again.stdout
+    assert len(study(lab.folder).get_trials(states=[TrialState.FAIL])) == 2
     assert trials(lab.folder) == trials(lab.other)
     assert finished(lab.folder) == finished(lab.other)
-    assert lab.again.stdout.splitlines()[-18:-3] == lab.whole.stdout.splitlines()[-18:-3]
+    tables = [[line for line in done.stdout.splitlines() if "±" in line] for done in (lab.again, lab.whole)]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 4, "defaults, best candidate, what ± means, gain"
 
 
 def test_candidates_that_diverge_are_results(lab: Lab) -> None:
-    states = [state for _, state, *_ in trials(lab.other)]
+    states = [state for _, state, _ in trials(lab.other)]
     assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
     counted = f"{states.count(TrialState.COMPLETE)} complete, {states.count(TrialState.PRUNED)} diverged"
     assert f"candidates: {counted}\n" in lab.whole.stdout
@@ -140,12 +154,7 @@ def test_the_page_shows_the_search(lab: Lab) -> None:
     assert page.statistics["gain"](net="logistic").mean() == pytest.approx(100 * mean)
 
 
-def test_a_finished_search_is_shown_again_and_a_name_that_is_taken_is_refused(lab: Lab) -> None:
-    before = trials(lab.other)
-    again = train(lab.other, *SEARCH)
-    assert again.returncode == 0
-    assert "4 of 4 runs are recorded already" in again.stdout
-    assert trials(lab.other) == before
+def test_a_name_that_another_search_has_is_refused(lab: Lab) -> None:
     name = f"hydra.sweeper.study_name={study(lab.other).study_name}"
     taken = train(lab.other, *SEARCH[:-1], "optimizer.lr=interval(0.1,1)", name)
     assert taken.returncode == 1
@@ -165,12 +174,17 @@ def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_plan_shows_the_whole_search_and_writes_nothing(tmp_path: Path) -> None:
-    done = train(tmp_path, *SEARCH, "plan=true")
+def test_a_plan_shows_the_whole_search_and_writes_nothing(lab: Lab) -> None:
+    before = {
+        path: path.stat().st_mtime_ns for path in lab.other.rglob("*.*") if path.suffix not in (".db-shm", ".db-wal")
+    }
+    done = train(lab.other, *SEARCH, "plan=true")
     assert (done.returncode, done.stderr) == (0, "")
     assert "12 runs · 5 settings" in done.stdout
+    known = len(finished(lab.other))
+    assert f"{known} of 12 runs are recorded already" in done.stdout, "the same candidates are drawn"
     assert "plan=true: nothing was trained or written." in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 @pytest.mark.parametrize(

@@ -145,10 +145,10 @@ def summary_table(done: pd.DataFrame, found: dict[str, pd.DataFrame]) -> Table:
         )
     return Table(
         "The best learning rate and weight decay, and what they are worth beside the defaults",
-        ("net", "lr", "weight decay", "validation (seeds)", "candidates (diverged)", *SIDES, "gain", "n"),
+        ("net", "lr", "weight decay", "validation (n)", "tried (diverged)", *SIDES, "gain", "n"),
         tuple(rows),
-        "Accuracies in percent: the best candidate's on validation data, mean over the seeds that chose it, which "
-        "flatters it; then on test data, mean ± half of the 95% t interval over n fresh seeds, gains paired by seed.",
+        "Accuracies in percent. Validation: of the best candidate, mean over the seeds that chose it, which flatters "
+        "it. Defaults, tuned: on test data, mean ± half of the 95% t interval over n fresh seeds. Gains are paired.",
     )
 
 
@@ -166,7 +166,8 @@ def draw(table: pd.DataFrame, found: dict[str, pd.DataFrame]) -> Picture:
             draw_sides(three, done, net).set_title("test, fresh seeds")
         counts = done[done["side"] != "candidate"].groupby(["net", "side"]).size()
         seeds = span(int(known["n"].max()) for known in found.values())
-        about = f"Candidates: mean over {seeds} seeds, x: diverged, star: the best. Right: {basis(counts)}."
+        tried = f"Candidates: validation accuracy, mean over {seeds} seeds; star: the best; x: diverged."
+        about = f"{tried} Right: {basis(counts)}."
         figures.caption(figure, f"{about}\n{redo}")
     alt = "Validation accuracy by candidate and over learning rate and weight decay; test accuracy beside the defaults."
     return Picture("tune", figure, alt, f"{about} `{redo}`")

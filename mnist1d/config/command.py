@@ -298,17 +298,25 @@ class Examination:
         from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
         key, value = override.get_key_element(), Absent if override.is_delete() else _typed(override)
+        if key == "hydra/sweeper" and experiment:
+            return Fault(key, value, f"{experiment[0]} brings a sweep for another sweeper")
         if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
             if str(value).startswith("{"):
                 return Fault(key, value, f"takes new keys one by one: +{key}.NAME=VALUE")
-            if key in self.composer.base("config", []).hydra_keys:
-                chosen = self.composer.base("config", self.hydra).thaw().hydra.runtime.choices["hydra/launcher"]
-                return Fault(key, value, f"hydra/launcher={chosen} has no such key, hydra/launcher=stack has")
-            if key in self.composer.base("config", ["hydra/sweeper=optuna"]).hydra_keys:
-                return Fault(key, value, "hydra/sweeper=grids has no such key, hydra/sweeper=optuna has")
+            if text := self._who_has(key, experiment):
+                return Fault(key, value, text)
             known = self.composer.base("config", [*self.hydra, *experiment]).hydra_keys
             return Fault(key, value, "no such key", nearest=nearest(override.key_or_group, known))
         return Fault(key, value, _first_line(error.__cause__ or error))
+
+    def _who_has(self, key: str, experiment: list[str]) -> str:
+        """Which option has one of Hydra's keys that the chosen one lacks; empty if none has."""
+        chosen = self.composer.base("config", [*self.hydra, *experiment]).thaw().hydra.runtime.choices
+        for group, option in (("hydra/launcher", "stack"), ("hydra/sweeper", "optuna"), ("hydra/sweeper", "grids")):
+            section = group.replace("/", ".")
+            if key.startswith(f"{section}.") and key in self.composer.base("config", [f"{group}={option}"]).hydra_keys:
+                return f"{group}={chosen[group]} has no such key, {group}={option} has"
+        return ""
 
     def _settings(self, overrides: "Iterable[Override]") -> list[Setting]:
         """Settings with their values (existing options only, of groups); a key given twice has all of its."""

@@ -7,8 +7,8 @@ params, tags and weights, a run of 25 evaluations costs about 20 ms.
 
 import os
 
-# Telemetry is decided when mlflow is first imported: none from a user's machine. The other two would write
-# into our progress bar: two lines for every run that ends on a server, a bar for every download.
+# Decided when mlflow is first imported. Both would write into our progress bar: two lines for every run that ends on a
+# server, a bar for every download.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # MLflow would ask a server that is away again for four minutes, while training waits, and make a run twice where only

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -211,3 +214,20 @@ def test_the_picture_has_every_entry_the_front_and_the_published_points(whole: P
     crosses = [line for line in size.lines if line.get_marker() == "x"]
     assert sorted(float(line.get_ydata()[0]) for line in crosses) == sorted(100 - p.accuracy for p in PUBLISHED)
     assert "98.27% right" in picture.alt
+
+
+# -- the real thing ---------------------------------------------------------------------------------------
+
+
+def test_real_runs_make_the_page(tmp_path: Path) -> None:
+    where = f"tracking.uri=sqlite:///{tmp_path / 'runs.db'}"
+    train = ["train.py", "experiment=leaderboard", "profile=smoke", "model=resnet", "seed=0", "trainer.threads=1"]
+    analyze = ["analyze.py", "experiment=leaderboard", f"output={tmp_path / 'report'}"]
+    for command in ([*train, f"hydra.sweep.dir={tmp_path / 'out'}", where], [*analyze, where]):
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    for net in ("resnet 970", "resnet 5,066"):
+        assert net in text
+    assert "random amplitude" in text
+    assert (tmp_path / "report" / "leaderboard" / "front.svg").stat().st_size > 5000

@@ -50,6 +50,11 @@ def test_keys_that_only_differ_because_the_model_does_are_not_swept() -> None:
     assert names(flats) == ["mlp", "cnn"]
 
 
+def test_a_task_goes_by_its_name_and_not_by_its_class() -> None:
+    flats = [flat(**{"task.name": name, "task._target_": f"mnist1d.{name}"}) for name in ("classification", "recipe")]
+    assert names(flats) == ["mlp task=classification", "mlp task=recipe"]
+
+
 def test_keys_that_only_differ_because_the_data_set_does_are_not_swept() -> None:
     digits = {"data__name": "digits", "data__row_length": 8, "data__final_seq_length": 64, "model__input_size": 64}
     signals = {"data__final_seq_length": 40, "model__input_size": 40}

@@ -305,7 +305,7 @@ def draw(done: pd.DataFrame) -> Picture:
             edge = sorted(points[name] for name in front(points))
             ax.step([c for c, _ in edge], [100 - a for _, a in edge], where="post", color=figures.INK, linewidth=0.9)
             if cost == "parameters":
-                ax.set_xlim(min(*sizes, *(point.size for point in PUBLISHED)) / 2, 2e5)
+                ax.set_xlim(min(*sizes, *(point.size for point in PUBLISHED)) / 2, 7e5)
                 _draw_published(ax)
             for own in entries(done).values():
                 _draw_entry(ax, own, cost)
@@ -334,9 +334,9 @@ def _draw_published(ax: Axes) -> None:
             ax.annotate(
                 point.name,
                 (point.size, 100 - point.accuracy),
-                (-4, 4),
+                (5, 0),
                 textcoords="offset points",
-                ha="right",
+                va="center",
                 fontsize=7,
                 color=_OTHERS.color,
             )
@@ -354,6 +354,7 @@ def _draw_entry(ax: Axes, own: pd.DataFrame, cost: str) -> None:
 
 def _error_axis(ax: Axes) -> None:
     places = [0.3, 0.5, 1, 2, 5, 10, 20, 50, 100]
+    ax.set_ylim(0.25, 110)
     ax.yaxis.set_major_locator(FixedLocator(places))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.set_yticklabels([f"{place:g}" for place in places])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from openTSNE import TSNE, TSNEEmbedding
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ class StackedEmbedding(StackedProblem):
         self.model = StackedModel([Plane(sum(run.data.rows)) for run in runs])
         self._tasks = [_task(run) for run in runs]
         self._embeddings: list[TSNEEmbedding] = []
+        self._affinities: list[NDArray[np.float64]] = []
 
     @classmethod
     def make_data(cls, runs: Sequence[Run]) -> StackData:
@@ -73,6 +75,7 @@ class StackedEmbedding(StackedProblem):
     def begin(self) -> None:
         """Find the neighbours and put all samples near to the origin, by their principal components."""
         self._embeddings = [self._initial(member) for member in range(len(self.runs))]
+        self._affinities = [embedding.affinities.P.data.copy() for embedding in self._embeddings]
 
     def _initial(self, member: int) -> TSNEEmbedding:
         # One thread: the sums of several depend on their number. The seed: approximate neighbours, components, jitter.
@@ -95,6 +98,7 @@ class StackedEmbedding(StackedProblem):
         rate = rule.lr * len(embedding) / exaggeration  # openTSNE's rule (Belkina et al. 2019), times optimizer.lr
         moves = {"exaggeration": exaggeration, "learning_rate": rate, "momentum": rule.momentum}
         embedding.optimize(len(steps), inplace=True, propagate_exception=True, **moves)
+        embedding.affinities.P.data[:] = self._affinities[member]  # multiplied and divided, they were off by rounding
         return float(embedding.kl_divergence)
 
     def measure(self, step: int) -> dict[str, Tensor]:

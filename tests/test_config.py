@@ -256,6 +256,21 @@ MESSAGES = {
     "-m experiment=double_descent model=mlp model.channels=3": (
         f"model.channels=3  model=mlp has no such key, {WITH_CHANNELS} have"
     ),
+    "task=embedding optimizer=sgd": (
+        "model.name=mlp  is not the linear model that task=embedding sets neighbours beside; allowed: logistic"
+    ),
+    "task=embedding model=logistic": (
+        "optimizer.name=adam  task=embedding moves by gradient descent with momentum; allowed: sgd with weight_decay 0"
+    ),
+    "task=embedding model=logistic optimizer=sgd data.stream=true": (
+        "data.stream=true  a stream has no samples to put into the plane; allowed: false"
+    ),
+    "task=embedding model=logistic optimizer=sgd data.num_samples=500 task.perplexity=167": (
+        "task.perplexity=167  too many for 400 training and 100 test samples; allowed: a whole number from 1 to 166"
+    ),
+    "task=embedding model=logistic optimizer=sgd data.num_samples=500 task.neighbours=401": (
+        "task.neighbours=401  too many for 400 training and 100 test samples; allowed: a whole number from 1 to 400"
+    ),
     "task=contrastive model=cnn task.neighbours=4001": (
         "task.neighbours=4001  more than the 4000 training samples; allowed: a whole number from 1 to 4000"
     ),

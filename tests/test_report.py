@@ -106,6 +106,7 @@ def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
     headings = re.findall(r"(?m)^## (.*)$", partial.text)
     assert headings == [
         "Classification",
+        "t-SNE",
         "Lottery tickets",
         "Double descent",
         "Metalearning a learning rate",

@@ -213,9 +213,10 @@ def draw_scores(done: pd.DataFrame) -> Picture:
         figures.plot_level(ax, 10, "chance")
         ax.set_xticks(range(len(SCORES)), SCORES.values())
         ax.set_ylim(0, 102)
-        ax.set_ylabel("test samples, neighbours (%)")
+        ax.set_ylabel("share (%)")
         figures.legend(figure, [figures.sample(replace(look(name), line="none")) for name in names])
         counts = [each.n for intervals in found.values() for each in intervals if each]
-        figures.caption(figure, f"Markers: {basis(counts)}. The first three: test accuracy.\n{redo}")
+        about = f"{basis(counts)}. The first three: share of test samples classified right"
+        figures.caption(figure, f"Markers: {about}.\n{redo}")
     alt = "Accuracy of a linear model and of neighbours, and the share of neighbours of the same digit, by data set"
     return Picture("scores", figure, alt, f"What neighbours say about the digit; {basis(counts)}. `{redo}`")

@@ -7,7 +7,9 @@ module is light, so that the command line can be checked before anything heavy i
 """
 
 ABLATIONS = {
+    "ablation_capacity": "Ablation: width, depth, time and data in double descent",
     "ablation_noise": "Ablation: label noise and remedies in double descent",
+    "ablation_pooling": "Ablation: kinds and windows of pooling",
 }
 """Ablation -> its heading; conf/page/ says what its page shows."""
 

@@ -276,6 +276,10 @@ def _frame(
     description: Description, found: Swept, asked: FigureOf, cell: Cell, where: Mapping[str, Any]
 ) -> pd.DataFrame:
     """The numbers of a line # [value of the axis, seed], without values that no seed has."""
+    if asked.measures:
+        named = ({"arguments": {**cell.arguments, "measure": name}} for name in asked.measures)
+        each = [sample(found, cell.model_copy(update=own), where) for own in named]
+        return pd.DataFrame(each, index=asked.measures).dropna(how="all")
     if asked.over not in description.keys:
         return _recorded(found, asked.over, cell, where)
     values = _values(description, matching(found.table, where), asked.over)
@@ -294,7 +298,7 @@ def _recorded(found: Swept, over: str, cell: Cell, where: Mapping[str, Any]) -> 
 def _draw_lines(ax: Axes, description: Description, asked: FigureOf, lines: Sequence[Line]) -> None:
     values = [value for line in lines for value in line.frame.index]
     if asked.scale == "names":
-        _draw_points(ax, description.keys[asked.over].ordered(values), lines)
+        _draw_points(ax, asked.measures or description.keys[asked.over].ordered(values), lines)
     else:
         ax.set_xscale(asked.scale)
         for line in lines:
@@ -317,6 +321,10 @@ def _draw_points(ax: Axes, values: Sequence[Any], lines: Sequence[Line]) -> None
 
 
 def _ticks(ax: Axes, description: Description, asked: FigureOf, values: Sequence[Any]) -> None:
+    if asked.measures:
+        names = [description.measures[each].label for each in asked.measures]
+        ax.set_xticks(range(len(names)), names)
+        return
     if asked.over not in description.keys:
         measure = description.measures.get(asked.over)
         ax.set_xlabel(measure.titled if measure else "optimiser step")

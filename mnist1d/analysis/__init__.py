@@ -7,7 +7,12 @@ module is light, so that the command line can be checked before anything heavy i
 """
 
 ABLATIONS = {
+    "ablation_sparsity": "Ablation: schedules of pruning",
+    "ablation_mask": "Ablation: a ticket's pattern and its weights",
+    "ablation_transfer": "Ablation: tickets on other data",
+    "ablation_capacity": "Ablation: width, depth, time and data in double descent",
     "ablation_noise": "Ablation: label noise and remedies in double descent",
+    "ablation_pooling": "Ablation: kinds and windows of pooling",
     "ablation_learned_lr": "Ablation: learned learning rates disturbed",
     "ablation_learned_activation": "Ablation: learned activation functions against standard ones",
     "ablation_projector": "Ablation: projection heads and every layer before and behind them",

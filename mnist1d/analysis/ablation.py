@@ -50,6 +50,8 @@ LOOKS = (  # of the values of a key, in their order
 )
 ACROSS = 3
 """Most panels in a row."""
+LEGEND, SAMPLE = 100, 9
+"""Letters that a legend is wide, and the sample of a line."""
 TICKS = 8
 """Most values of a key that are all written below the axis."""
 
@@ -108,7 +110,8 @@ def comparable(description: Description, table: pd.DataFrame) -> tuple[pd.DataFr
 def _column(table: pd.DataFrame, name: str, key: Key) -> pd.Series:
     rows = zip(*(table[each] for each in key.made_of), strict=True)
     if key.together:
-        return pd.Series([" ".join(map(spelled, row)) for row in rows], table.index, dtype=object)
+        texts = (["null" if _is_none(value) else spelled(value) for value in row] for row in rows)
+        return pd.Series(map(" ".join, texts), table.index, dtype=object)
     if key.first_of:
         firsts = (next((value for value in row if not _is_none(value)), None) for row in rows)
         return pd.Series(map(_whole, firsts), table.index, dtype=object)
@@ -186,7 +189,7 @@ def cell_table(description: Description, found: Swept, asked: TableOf) -> Table:
             labels = [description.keys[key].named(value) for key, value in zip(asked.rows, values, strict=True)]
             lines.append((*labels, *(text for text, _ in cells), span(n for _, n in cells if n)))
     columns = [description.keys[each].label for each in asked.rows]
-    heads = [each if isinstance(each, str) else description.keys[each[0]].named(each[1]) for each in names]
+    heads = [each if isinstance(each, str) else description.keys[each[0]].titled(each[1]) for each in names]
     note = f"{asked.note}\n" if asked.note else ""
     title = f"{asked.title}: mean and 95% interval over n seeds"
     return Table(title, (*columns, *heads, "n"), tuple(lines), f"{note}{_paired(asked)}".rstrip())
@@ -240,7 +243,9 @@ def draw(description: Description, found: Swept, name: str) -> Picture | None:
             ax.set_title(f"{letter}  {description.keys[asked.panels].named(panel)}" if asked.panels else "")
             _draw_lines(ax, description, asked, lines)
         axes[0].set_ylabel(_label(description, asked))
-        figures.legend(figure, _handles(description, asked, drawn), columns=6)
+        handles = _handles(description, asked, drawn)
+        widest = max((len(str(each.get_label())) for each in handles), default=0)
+        figures.legend(figure, handles, columns=int(LEGEND / (SAMPLE + widest)))
         figures.caption(figure, f"{kind}\n{redo}")
     return Picture(name, figure, asked.alt, f"{asked.caption} {kind} `{redo}`")
 
@@ -257,11 +262,12 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 def _lines(description: Description, found: Swept, asked: FigureOf, panel: Any) -> list[Line]:
     where = asked.where | ({asked.panels: panel} if asked.panels else {})
     values = _values(description, found.table, asked.lines) if asked.lines else [None]
+    values = [value for value in values if value in asked.only or not asked.only]
     lines = []
     for place, value in enumerate(values):
         own = where | ({asked.lines: value} if asked.lines else {})
         look = LOOKS[place % len(LOOKS)]
-        look = replace(look, name=description.keys[asked.lines].named(value) if asked.lines else "")
+        look = replace(look, name=description.keys[asked.lines].titled(value) if asked.lines else "")
         looks = [(asked.show, look)]
         if asked.dashed:
             looks = [(asked.show, replace(look, line="-", hollow=False)), (asked.dashed, look.dashed)]
@@ -301,7 +307,8 @@ def _recorded(found: Swept, over: str, cell: Cell, where: Mapping[str, Any]) -> 
 def _draw_lines(ax: Axes, description: Description, asked: FigureOf, lines: Sequence[Line]) -> None:
     values = [value for line in lines for value in line.frame.index]
     if asked.scale == "names":
-        _draw_points(ax, description.keys[asked.over].ordered(values), lines)
+        known = range(len(asked.across)) if asked.across else description.keys[asked.over].ordered(values)
+        _draw_points(ax, known, lines)
     else:
         ax.set_xscale(asked.scale)
         for line in lines:

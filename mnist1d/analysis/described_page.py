@@ -47,6 +47,10 @@ class Key(Section):
         """A value in print."""
         return self.names.get(spelled(value), spelled(value))
 
+    def titled(self, value: Any) -> str:
+        """A value in print where the key's own name is not beside it."""
+        return self.named(value) if self.names else f"{self.label} {self.named(value)}"
+
     def ordered(self, values: Iterable[Any]) -> list[Any]:
         """Values, each once: those with a name, numbers ascending, then the others as they come."""
         places = {text: place for place, text in enumerate(self.names)}
@@ -103,6 +107,7 @@ class FigureOf(Section):
     across: list[str] = Field([], description="measures, each shown in its own place of that axis, in place of show's")
     scale: Literal["linear", "log", "names"] = Field("linear", description="of that axis; names: one place per value")
     lines: str | None = Field(None, description="key that has a line for each value")
+    only: list[Any] = Field([], description="the values of that key that are shown; none: all")
     panels: str | None = Field(None, description="key that has a panel for each value")
     where: Values = Field({}, description="key -> value of the settings that are shown")
     label: str | None = Field(None, description="of the vertical axis; null: the measure and its unit")

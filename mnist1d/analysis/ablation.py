@@ -109,7 +109,8 @@ def comparable(description: Description, table: pd.DataFrame) -> tuple[pd.DataFr
 def _column(table: pd.DataFrame, name: str, key: Key) -> pd.Series:
     rows = zip(*(table[each] for each in key.made_of), strict=True)
     if key.together:
-        return pd.Series([" ".join(map(spelled, row)) for row in rows], table.index, dtype=object)
+        texts = (["null" if _is_none(value) else spelled(value) for value in row] for row in rows)
+        return pd.Series(map(" ".join, texts), table.index, dtype=object)
     if key.first_of:
         firsts = (next((value for value in row if not _is_none(value)), None) for row in rows)
         return pd.Series(map(_whole, firsts), table.index, dtype=object)

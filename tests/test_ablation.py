@@ -178,6 +178,12 @@ def test_lines_and_points_are_where_the_numbers_are(whole: Page) -> None:
     )
 
 
+def test_axes_of_percentages_end_where_no_value_can_lie(description: Description) -> None:
+    rows = [one("mlp", 8, 0.0, seed) | {"test/acc": accuracy} for seed, accuracy in ((0, 0.02), (1, 0.98))]
+    (ax,) = ablation.page(description, runs_of(rows)).pictures[0].figure.axes
+    assert ax.get_ylim() == (0, 100)
+
+
 def test_a_run_of_another_protocol_is_left_out_and_said(description: Description) -> None:
     page = ablation.page(description, runs_of([*full(), one("mlp", 8, 0.0, 3, trainer__max_steps=5)]))
     assert len(page.table) == 48

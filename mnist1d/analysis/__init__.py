@@ -12,10 +12,10 @@ ABLATIONS = {
     "ablation_transfer": "Ablation: tickets on other data",
     "ablation_capacity": "Ablation: width, depth, time and data in double descent",
     "ablation_noise": "Ablation: label noise and remedies in double descent",
-    "ablation_pooling": "Ablation: kinds and windows of pooling",
     "ablation_learned_lr": "Ablation: learned learning rates disturbed",
     "ablation_learned_activation": "Ablation: learned activation functions against standard ones",
     "ablation_projector": "Ablation: projection heads and every layer before and behind them",
+    "ablation_pooling": "Ablation: kinds and windows of pooling",
     "ablation_contrast": "Ablation: contrastive losses and temperature",
 }
 """Ablation -> its heading; conf/page/ says what its page shows."""

@@ -47,6 +47,7 @@ LOOKS = (  # of the values of a key, in their order
     Look("", "#6f86c9", "o", figures.DASHES, hollow=True),
     Look("", "#c05a3c", "s", (0, (2, 2)), hollow=True),
     Look("", "#000000", "^", (0, (1, 3)), hollow=True),
+    Look("", "#a08a1c", "v", (0, (4, 1, 1, 1)), hollow=True),
 )
 ACROSS = 3
 """Most panels in a row."""
@@ -314,6 +315,9 @@ def _draw_lines(ax: Axes, description: Description, asked: FigureOf, lines: Sequ
         for line in lines:
             kind, _ = claims.KINDS[line.interval]
             figures.plot_band(ax, line.frame.index.to_numpy(), line.frame.to_numpy().T, line.look, kind=kind)
+    if description.unit(asked.show) == "%":  # no value lies beyond, however wide the intervals
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, 0), min(high, 100))
     _ticks(ax, description, asked, values)
     if asked.show.minus:
         ax.axhline(0, color=INK, linewidth=0.8, zorder=1)

@@ -28,8 +28,10 @@ FEATURES: dict[str, dict[str, object]] = {
     "shuffled": {"shuffle_features": True, "feature_seed": 0},
     "half_swapped": {"feature_order": "half_swapped"},
     "chunk_shuffled": {"feature_order": "chunk_shuffled"},
+    "noisy": {"iid_noise_scale": 0.2},
+    "random_labels": {"label_noise": 1.0, "label_noise_mode": "redraw"},
 }
-"""What a follow-up does to the order of the features, as keys of the config's data section."""
+"""What a follow-up does to its data, mostly to the order of the features, as keys of the config's data section."""
 
 
 def lottery(run: Run) -> Lottery:
@@ -48,7 +50,7 @@ class Phase:
     Attributes:
         start: its first step, of all steps of the run.
         schedule: its steps, counted from 0.
-        init: which weights it starts from, rewound or redrawn.
+        init: which weights it starts from, as `task.follow_up_inits` names them.
         round: number of the round, from 0; None for a follow-up.
         data: name of a follow-up's data; None for a round.
         marks: numbers of finished steps at which a block must end for the weights to be taken.
@@ -159,15 +161,15 @@ def initial_member(run: Run) -> nn.Module:
     return _member(run, run.seed, member_generator(run.seed, "weights"))
 
 
-def redrawn_member(run: Run) -> nn.Module:
-    """The same network with other initial weights, which the run's seed decides as well."""
+def redrawn_member(run: Run, scheme: str | None = None) -> nn.Module:
+    """The same network with other initial weights, which the run's seed decides as well; by `task.init` or `scheme`."""
     generator = member_generator(run.seed, "redrawn")
-    return _member(run, generator.initial_seed(), generator)
+    return _member(run, generator.initial_seed(), generator, scheme)
 
 
-def _member(run: Run, seed: int, generator: torch.Generator) -> nn.Module:
+def _member(run: Run, seed: int, generator: torch.Generator, scheme: str | None = None) -> nn.Module:
     member = build_member(partial(make_member, run), seed)
-    scheme = lottery(run).init
+    scheme = scheme or lottery(run).init
     for param in member.parameters() if scheme != "default" else ():
         if param.ndim < 2:
             nn.init.zeros_(param)
@@ -187,7 +189,8 @@ class StackedLottery(StackedProblem):
     Each round ranks the weights that the previous one had at `task.mask_step`, removes the lowest, returns the others
     to their weights before step `task.rewind_step` of the first round, and trains with a fresh optimiser from the
     first batch. A criterion of random numbers is a ranking like any other. With `task.shuffle_masks` each mask is
-    permuted within its layers before it is used, so its successor is no part of it.
+    permuted within its layers before it is used, so its successor is no part of it. With `task.schedule=one_shot` every
+    round ranks the weights of the first one, so that its masks are those of one pruning, whatever the sparsity.
 
     All that must outlive a block is a buffer of one row per member, ``[N, P]`` (`mnist1d.pruning`), and so in every
     checkpoint.
@@ -278,10 +281,10 @@ class StackedLottery(StackedProblem):
 
     @torch.no_grad()
     def _start(self, phase: Phase) -> None:
-        self.mask.copy_(self.ticket if phase.round is None else self._next_mask(phase.round))
+        self.mask.copy_(self._ticket(phase) if phase.round is None else self._next_mask(phase.round))
         if phase.round == self.task.ticket_round:
             self.ticket.copy_(self.mask)
-        weights = self.layout.parts(self.redrawn if phase.init == "redrawn" else self.rewound)
+        weights = self.layout.parts(self._initial_weights(phase.init))
         for name, param in self.model.params.items():
             param.copy_(weights[name])
         self._use_mask()
@@ -289,9 +292,32 @@ class StackedLottery(StackedProblem):
         self.optimizer.state.clear()
         self._batches = self._data_of(phase).batches()
 
+    def _initial_weights(self, init: str) -> Tensor:
+        """What a phase starts from, ``[N, P]``; which weights a mask keeps is another question.
+
+        redrawn, redrawn_xavier and redrawn_kaiming are one draw by several schemes; sign_kept has the sizes of the
+        first and the signs of the search's weights.
+        """
+        if init == "sign_kept":
+            return self.redrawn.abs() * self.rewound.sign()
+        if init in ("redrawn_xavier", "redrawn_kaiming"):
+            members = [redrawn_member(run, init.removeprefix("redrawn_")) for run in self.runs]
+            return self.layout.rows(StackedModel(members).params).to(self.rewound.device)
+        return self.redrawn if init == "redrawn" else self.rewound
+
+    def _layers(self) -> list[Tensor]:
+        return [layer.to(self.mask.device) for layer in self.layout.layers(biases=self.task.prune_biases)]
+
+    def _ticket(self, phase: Phase) -> Tensor:
+        """The masks of a follow-up, ``[N, P]``."""
+        if phase.init != "mask_shuffled":
+            return self.ticket
+        pairs = zip(self.ticket, self._generators, strict=True)
+        return torch.stack([shuffled(mask, self._layers(), generator) for mask, generator in pairs])
+
     def _next_mask(self, number: int) -> Tensor:
         """The masks of a round, ``[N, P]``."""
-        layers = [layer.to(self.mask.device) for layer in self.layout.layers(biases=self.task.prune_biases)]
+        layers = self._layers()
         groups = [torch.cat(layers)] if self.task.scope == "global" else layers
         mask = kept(torch.stack([self._scores(n) for n in range(len(self.runs))]), groups, self._sparsities[number])
         for n, (run, generator) in enumerate(zip(self.runs, self._generators, strict=True)):
@@ -307,14 +333,15 @@ class StackedLottery(StackedProblem):
         else:
             numbers = torch.rand(self.mask.shape[1], generator=self._generators[member])
             scores = numbers.to(self.mask.device)
+        afresh = criterion == "random" or self.task.schedule == "one_shot"
         # below all others, also those that happen to be zero: what is gone stays gone
-        return scores if criterion == "random" else scores.where(self.mask[member], -1.0)
+        return scores if afresh else scores.where(self.mask[member], -1.0)
 
     def _take_weights(self, number: int, done: int) -> None:
         """Copy the weights of a round where the protocol asks for them, after `done` of its steps."""
         wanted = {
             "rewound": number == 0 and done == self.task.rewind_step,
-            "ranked": done == self.task.mask_step + 1,
+            "ranked": done == self.task.mask_step + 1 and (number == 0 or self.task.schedule != "one_shot"),
             "trained": number == self.task.ticket_round and done == self.runs[0].trainer.max_steps,
         }
         for name in (name for name, here in wanted.items() if here):

@@ -18,9 +18,9 @@ NEIGHBOURS = {"two": 2, "three": 3, "four": 4}
 
 def sparsities(task: Lottery) -> list[float]:
     """Share of the parameters removed in each round, ascending from 0 (linear as in `lottery-tickets.ipynb`)."""
-    if task.schedule == "geometric":
-        return [1 - (1 - task.rate) ** i for i in range(task.rounds)]
-    return [task.final_sparsity * i / max(task.rounds - 1, 1) for i in range(task.rounds)]
+    if task.schedule == "linear":
+        return [task.final_sparsity * i / max(task.rounds - 1, 1) for i in range(task.rounds)]
+    return [1 - (1 - task.rate) ** i for i in range(task.rounds)]
 
 
 class Layout:

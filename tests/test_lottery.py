@@ -180,7 +180,49 @@ def test_schedules(make_run: MakeRun) -> None:
     assert sparsities(linear) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
     geometric = lottery(make_run(*SMALL, "task.schedule=geometric", "task.rate=0.2"))
     assert sparsities(geometric) == pytest.approx([0, 0.2, 0.36, 0.488])
+    once = lottery(make_run(*SMALL, "task.schedule=one_shot", "task.rate=0.2"))
+    assert sparsities(once) == sparsities(geometric)
     assert sparsities(lottery(make_run(*SMALL, "task.rounds=1", "task.ticket_round=0"))) == [0]
+
+
+def test_one_shot_pruning_ranks_the_weights_of_the_first_round_in_every_other(make_run: MakeRun) -> None:
+    once = ("task.schedule=one_shot", "task.rate=0.4", NO_FOLLOW)
+    module = trained([make_run(*SMALL, *once), make_run(*SMALL, *once, "task.criterion=random_nested")])
+    dense = classified(make_run("model=mlp", "model.hidden=24", "optimizer.lr=0.02", *SIZES, "trainer.max_steps=10"))
+    scores = module.layout.rows(dense.model.params).abs()
+    groups = module.layout.layers(biases=True)
+    for number, sparsity in enumerate(sparsities(module.task)):
+        expected = kept(scores, groups, sparsity)[0]
+        assert (module.masks[number, 0] == expected).double().mean() > 0.995  # the two stacks round otherwise
+    assert (module.masks[3, 1] & ~module.masks[2, 1]).any()  # drawn anew: nothing is gone for good
+
+
+def test_a_ticket_is_filled_with_old_weights_new_ones_and_mixtures(make_run: MakeRun) -> None:
+    inits = ["rewound", "redrawn", "redrawn_xavier", "redrawn_kaiming", "sign_kept", "mask_shuffled"]
+    follow = ("task.follow_ups=[fresh]", f"task.follow_up_inits=[{','.join(inits)}]")
+    runs = [make_run(*SMALL, *follow, f"seed={seed}") for seed in (0, 1)]
+    module = trained(runs)
+    seen = {phase.init: (weights, mask) for phase, weights, mask in module.seen if phase.round is None}
+    assert list(seen) == inits
+    ticket = module.ticket
+    for init, (weights, mask) in seen.items():
+        assert torch.equal(mask, ticket) == (init != "mask_shuffled")
+        assert not weights[~mask].any()
+    shuffled_mask = seen["mask_shuffled"][1]
+    for member in (0, 1):
+        own, other = by_layer(ticket[member]), by_layer(shuffled_mask[member])
+        assert {name: mask.sum() for name, mask in own.items()} == {name: mask.sum() for name, mask in other.items()}
+    signed = seen["sign_kept"][0]
+    assert torch.equal(signed.sign(), module.initial.sign() * ticket)
+    assert torch.equal(signed.abs(), module.redrawn.abs() * ticket)
+    for scheme in ("xavier", "kaiming"):
+        drawn = module.layout.parts(seen[f"redrawn_{scheme}"][0])["linear1.weight"]
+        plain = [redrawn_member(make_run(*SMALL, f"task.init={scheme}", f"seed={seed}")) for seed in (0, 1)]
+        for own, member in zip(drawn, plain, strict=True):
+            weight = dict(member.named_parameters())["linear1.weight"].detach()
+            assert torch.equal(own[own != 0], weight[own != 0])
+    finals = module.finals(0)
+    assert {f"fresh_{init}/test/acc_final" for init in inits} <= set(finals)
 
 
 def test_a_convolution_is_a_layer_like_any_other(make_run: MakeRun) -> None:

@@ -7,6 +7,9 @@ module is light, so that the command line can be checked before anything heavy i
 """
 
 ABLATIONS = {
+    "ablation_sparsity": "Ablation: schedules of pruning",
+    "ablation_mask": "Ablation: a ticket's pattern and its weights",
+    "ablation_transfer": "Ablation: tickets on other data",
     "ablation_capacity": "Ablation: width, depth, time and data in double descent",
     "ablation_noise": "Ablation: label noise and remedies in double descent",
     "ablation_learned_lr": "Ablation: learned learning rates disturbed",

@@ -51,6 +51,8 @@ LOOKS = (  # of the values of a key, in their order
 )
 ACROSS = 3
 """Most panels in a row."""
+LEGEND, SAMPLE = 100, 9
+"""Letters that a legend is wide, and the sample of a line."""
 TICKS = 8
 """Most values of a key that are all written below the axis."""
 
@@ -188,7 +190,7 @@ def cell_table(description: Description, found: Swept, asked: TableOf) -> Table:
             labels = [description.keys[key].named(value) for key, value in zip(asked.rows, values, strict=True)]
             lines.append((*labels, *(text for text, _ in cells), span(n for _, n in cells if n)))
     columns = [description.keys[each].label for each in asked.rows]
-    heads = [each if isinstance(each, str) else description.keys[each[0]].named(each[1]) for each in names]
+    heads = [each if isinstance(each, str) else description.keys[each[0]].titled(each[1]) for each in names]
     note = f"{asked.note}\n" if asked.note else ""
     title = f"{asked.title}: mean and 95% interval over n seeds"
     return Table(title, (*columns, *heads, "n"), tuple(lines), f"{note}{_paired(asked)}".rstrip())
@@ -242,7 +244,9 @@ def draw(description: Description, found: Swept, name: str) -> Picture | None:
             ax.set_title(f"{letter}  {description.keys[asked.panels].named(panel)}" if asked.panels else "")
             _draw_lines(ax, description, asked, lines)
         axes[0].set_ylabel(_label(description, asked))
-        figures.legend(figure, _handles(description, asked, drawn), columns=6)
+        handles = _handles(description, asked, drawn)
+        widest = max((len(str(each.get_label())) for each in handles), default=0)
+        figures.legend(figure, handles, columns=int(LEGEND / (SAMPLE + widest)))
         figures.caption(figure, f"{kind}\n{redo}")
     return Picture(name, figure, asked.alt, f"{asked.caption} {kind} `{redo}`")
 
@@ -259,11 +263,12 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 def _lines(description: Description, found: Swept, asked: FigureOf, panel: Any) -> list[Line]:
     where = asked.where | ({asked.panels: panel} if asked.panels else {})
     values = _values(description, found.table, asked.lines) if asked.lines else [None]
+    values = [value for value in values if value in asked.only or not asked.only]
     lines = []
     for place, value in enumerate(values):
         own = where | ({asked.lines: value} if asked.lines else {})
         look = LOOKS[place % len(LOOKS)]
-        look = replace(look, name=description.keys[asked.lines].named(value) if asked.lines else "")
+        look = replace(look, name=description.keys[asked.lines].titled(value) if asked.lines else "")
         looks = [(asked.show, look)]
         if asked.dashed:
             looks = [(asked.show, replace(look, line="-", hollow=False)), (asked.dashed, look.dashed)]
@@ -277,19 +282,15 @@ def _frame(
     description: Description, found: Swept, asked: FigureOf, cell: Cell, where: Mapping[str, Any]
 ) -> pd.DataFrame:
     """The numbers of a line # [value of the axis, seed], without values that no seed has."""
-    if asked.across:
-        return _across(found, asked.across, cell, where)
+    if asked.measures:
+        named = ({"arguments": {**cell.arguments, "measure": name}} for name in asked.measures)
+        each = [sample(found, cell.model_copy(update=own), where) for own in named]
+        return pd.DataFrame(each, index=asked.measures).dropna(how="all")
     if asked.over not in description.keys:
         return _recorded(found, asked.over, cell, where)
     values = _values(description, matching(found.table, where), asked.over)
     samples = {value: sample(found, cell, {**where, asked.over: value}) for value in values}
     return pd.DataFrame(samples.values(), index=pd.Index(list(samples), tupleize_cols=False)).dropna(how="all")
-
-
-def _across(found: Swept, measures: Sequence[str], cell: Cell, where: Mapping[str, Any]) -> pd.DataFrame:
-    """The numbers of a line # [place among the measures, seed], without measures that no seed has."""
-    cells = [cell.model_copy(update={"arguments": {**cell.arguments, "measure": measure}}) for measure in measures]
-    return pd.DataFrame([sample(found, each, where) for each in cells]).reset_index(drop=True).dropna(how="all")
 
 
 def _recorded(found: Swept, over: str, cell: Cell, where: Mapping[str, Any]) -> pd.DataFrame:
@@ -303,7 +304,7 @@ def _recorded(found: Swept, over: str, cell: Cell, where: Mapping[str, Any]) -> 
 def _draw_lines(ax: Axes, description: Description, asked: FigureOf, lines: Sequence[Line]) -> None:
     values = [value for line in lines for value in line.frame.index]
     if asked.scale == "names":
-        _draw_points(ax, description.keys[asked.over].ordered(values), lines)
+        _draw_points(ax, asked.measures or description.keys[asked.over].ordered(values), lines)
     else:
         ax.set_xscale(asked.scale)
         for line in lines:
@@ -329,10 +330,10 @@ def _draw_points(ax: Axes, values: Sequence[Any], lines: Sequence[Line]) -> None
 
 
 def _ticks(ax: Axes, description: Description, asked: FigureOf, values: Sequence[Any]) -> None:
-    if asked.across:
-        places = sorted(set(values))
-        ax.set_xticks(places, [description.measures[asked.across[place]].label for place in places])
-        ax.set_xlabel(asked.over)
+    if asked.measures:
+        places = [place for place, name in enumerate(asked.measures) if name in values]
+        ax.set_xticks(places, [description.measures[asked.measures[place]].label for place in places])
+        ax.set_xlabel(asked.axis)
         return
     if asked.over not in description.keys:
         measure = description.measures.get(asked.over)

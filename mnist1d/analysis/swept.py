@@ -185,14 +185,16 @@ def difference(
     where: Where | None = None,
     statistic: str = "mean",
     options: Mapping[str, Any] | None = None,
+    other: str | None = None,
 ) -> pd.Series:
     """A statistic of one setting minus that of another, for the seeds that both have.
 
     of, minus  what picks the two, beside what both share in `where`
+    other      the measure of the second, if it is another one
     statistic  of one setting, by name; `options` are its further arguments
     Raises as that does, and ValueError for an unknown statistic or option.
     """
-    first, second = _both(swept, measure, of, minus, where, statistic, options)
+    first, second = _both(swept, (measure, other), (of, minus), where, statistic, options)
     return (first - second).dropna()
 
 
@@ -204,9 +206,10 @@ def ratio(
     where: Where | None = None,
     statistic: str = "mean",
     options: Mapping[str, Any] | None = None,
+    other: str | None = None,
 ) -> pd.Series:
     """As `difference`, but the first divided by the second."""
-    first, second = _both(swept, measure, of, minus, where, statistic, options)
+    first, second = _both(swept, (measure, other), (of, minus), where, statistic, options)
     return (first / second).dropna()
 
 
@@ -218,9 +221,10 @@ def share(
     where: Where | None = None,
     statistic: str = "mean",
     options: Mapping[str, Any] | None = None,
+    other: str | None = None,
 ) -> pd.Series:
     """100 for the seeds whose `difference` is above 0, else 0: for claims with interval=share."""
-    return 100.0 * (difference(swept, measure, of, minus, where, statistic, options) > 0)
+    return 100.0 * (difference(swept, measure, of, minus, where, statistic, options, other) > 0)
 
 
 OF_ONE: dict[str, Callable[..., pd.Series]] = {each.__name__: each for each in (mean, best, place, height, threshold)}
@@ -240,9 +244,8 @@ def unknown(statistic: str, arguments: Mapping[str, Any]) -> str:
 
 def _both(
     swept: Swept,
-    measure: str,
-    of: Where,
-    minus: Where,
+    measures: tuple[str, str | None],
+    settings: tuple[Where, Where],
     where: Where | None,
     statistic: str,
     options: Mapping[str, Any] | None,
@@ -250,8 +253,8 @@ def _both(
     if problem := unknown(statistic, options or {}):
         raise ValueError(problem)
     first, second = (
-        OF_ONE[statistic](swept, measure=measure, where={**(where or {}), **own}, **(options or {}))
-        for own in (of, minus)
+        OF_ONE[statistic](swept, measure=measure or measures[0], where={**(where or {}), **own}, **(options or {}))
+        for measure, own in zip(measures, settings, strict=True)
     )
     return first, second
 

@@ -52,11 +52,12 @@ class Lottery(Task):
         description="which weights go first: the smallest, or any (drawn anew each round, or only from those left)"
     )
     rounds: Positive = Field(description="rounds of pruning and training; the first is dense")
-    schedule: Literal["linear", "geometric"] = Field(
-        description="sparsity grows by equal steps to final_sparsity, or each round removes a share of what is left"
+    schedule: Literal["linear", "geometric", "one_shot"] = Field(
+        description="sparsity grows by equal steps to final_sparsity, or each round removes a share of what is left, "
+        "or each prunes the first round's net to the latter's sparsity at once"
     )
     final_sparsity: Share = Field(description="sparsity of the last round of a linear schedule")
-    rate: Rate = Field(description="share of the remaining weights removed per round of a geometric schedule")
+    rate: Rate = Field(description="share of the remaining weights removed per round, if not linear")
     scope: Literal["layer", "global"] = Field(description="rank weights within their layer or across layers")
     prune_biases: bool = Field(description="rank and prune biases with the weights of their layer")
     mask_step: Count = Field(description="step of a round whose weights are ranked for the next")
@@ -64,12 +65,12 @@ class Lottery(Task):
     init: Literal["default", "xavier", "kaiming"] = Field(description="how initial weights are drawn")
     shuffle_masks: bool = Field(description="permute each mask within its layer: keeps sparsity, loses structure")
     ticket_round: Count = Field(description="round, from 0, whose masks are the tickets")
-    follow_ups: list[Literal["fresh", "reversed", "shuffled", "half_swapped", "chunk_shuffled"]] = Field(
-        description="data that the tickets are trained on after the search"
-    )
-    follow_up_inits: list[Literal["rewound", "redrawn"]] = Field(
-        description="weights they start from: those of the search, or new ones"
-    )
+    follow_ups: list[
+        Literal["fresh", "reversed", "shuffled", "half_swapped", "chunk_shuffled", "noisy", "random_labels"]
+    ] = Field(description="data that the tickets are trained on after the search")
+    follow_up_inits: list[
+        Literal["rewound", "redrawn", "redrawn_xavier", "redrawn_kaiming", "sign_kept", "mask_shuffled"]
+    ] = Field(description="weights they start from: those of the search, new ones, or a mixture")
     follow_up_steps: Positive = Field(description="optimiser steps of each follow-up")
     follow_up_batch_size: Positive = Field(description="samples in their optimiser steps")
     follow_up_eval_every: Positive = Field(description="steps between their evaluations")

@@ -62,8 +62,9 @@ DESCRIBED = """
         alt: Error and sparsity
         caption: Points, measures.
         show: {arguments: {measure: error}, minus: {noise: 0.0 flip}}
-        over: what is measured
-        across: [error, sparsity]
+        over: measures
+        axis: what is measured
+        measures: [error, sparsity]
         lines: noise
         where: {model.name: mlp, width: 8}
     tables:
@@ -321,7 +322,7 @@ def test_names_that_stand_for_nothing_are_found_with_the_nearest(tmp_path: Path)
         ("lines: noise", "lines: nois"),
         ("over: step", "over: steps"),
         ("where: {model.name: mlp}", "where: {model: mlp}"),
-        ("across: [error, sparsity]", "across: [error, sparsty]"),
+        ("measures: [error, sparsity]", "measures: [error, sparsty]"),
         ("rows: [model.name, noise]", "rows: [model.name, noize]"),
         ("measure: error, over: width}, minus: {noise: 0.0 flip}", "measure: eror, over: width}, minus: {nose: x}"),
     )
@@ -329,8 +330,8 @@ def test_names_that_stand_for_nothing_are_found_with_the_nearest(tmp_path: Path)
         f"figures.errors.lines=nois: is none of this page's names; nearest: noise; {keys}",
         f"figures.gains.where=model: is none of this page's names; {keys}",
         "figures.while-training.over=steps: is none of this page's names; nearest: step; "
-        f"{keys}, step, error, sparsity",
-        "figures.both.across=sparsty: is none of this page's names; nearest: sparsity; allowed: error, sparsity",
+        f"{keys}, step, measures, error, sparsity",
+        "figures.both.measures=sparsty: is none of this page's names; nearest: sparsity; allowed: error, sparsity",
         f"tables.peaks.rows=noize: is none of this page's names; nearest: noise; {keys}",
         "tables.peaks.cells.more than without.arguments.measure=eror: is none of this page's names; nearest: error; "
         "allowed: error, sparsity",

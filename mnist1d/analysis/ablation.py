@@ -282,19 +282,15 @@ def _frame(
     description: Description, found: Swept, asked: FigureOf, cell: Cell, where: Mapping[str, Any]
 ) -> pd.DataFrame:
     """The numbers of a line # [value of the axis, seed], without values that no seed has."""
-    if asked.across:
-        return _across(found, asked.across, cell, where)
+    if asked.measures:
+        named = ({"arguments": {**cell.arguments, "measure": name}} for name in asked.measures)
+        each = [sample(found, cell.model_copy(update=own), where) for own in named]
+        return pd.DataFrame(each, index=asked.measures).dropna(how="all")
     if asked.over not in description.keys:
         return _recorded(found, asked.over, cell, where)
     values = _values(description, matching(found.table, where), asked.over)
     samples = {value: sample(found, cell, {**where, asked.over: value}) for value in values}
     return pd.DataFrame(samples.values(), index=pd.Index(list(samples), tupleize_cols=False)).dropna(how="all")
-
-
-def _across(found: Swept, measures: Sequence[str], cell: Cell, where: Mapping[str, Any]) -> pd.DataFrame:
-    """The numbers of a line # [place among the measures, seed], without measures that no seed has."""
-    cells = [cell.model_copy(update={"arguments": {**cell.arguments, "measure": measure}}) for measure in measures]
-    return pd.DataFrame([sample(found, each, where) for each in cells]).reset_index(drop=True).dropna(how="all")
 
 
 def _recorded(found: Swept, over: str, cell: Cell, where: Mapping[str, Any]) -> pd.DataFrame:
@@ -308,8 +304,7 @@ def _recorded(found: Swept, over: str, cell: Cell, where: Mapping[str, Any]) -> 
 def _draw_lines(ax: Axes, description: Description, asked: FigureOf, lines: Sequence[Line]) -> None:
     values = [value for line in lines for value in line.frame.index]
     if asked.scale == "names":
-        known = range(len(asked.across)) if asked.across else description.keys[asked.over].ordered(values)
-        _draw_points(ax, known, lines)
+        _draw_points(ax, asked.measures or description.keys[asked.over].ordered(values), lines)
     else:
         ax.set_xscale(asked.scale)
         for line in lines:
@@ -335,10 +330,10 @@ def _draw_points(ax: Axes, values: Sequence[Any], lines: Sequence[Line]) -> None
 
 
 def _ticks(ax: Axes, description: Description, asked: FigureOf, values: Sequence[Any]) -> None:
-    if asked.across:
-        places = sorted(set(values))
-        ax.set_xticks(places, [description.measures[asked.across[place]].label for place in places])
-        ax.set_xlabel(asked.over)
+    if asked.measures:
+        places = [place for place, name in enumerate(asked.measures) if name in values]
+        ax.set_xticks(places, [description.measures[asked.measures[place]].label for place in places])
+        ax.set_xlabel(asked.axis)
         return
     if asked.over not in description.keys:
         measure = description.measures.get(asked.over)

@@ -103,14 +103,23 @@ class FigureOf(Section):
     caption: str = Field(description="what the lines are; n, interval and command are added")
     show: Cell = Field(description="the solid lines")
     dashed: Cell | None = Field(None, description="a second statistic of the same settings, dashed")
-    over: str = Field(description="horizontal axis: a key, step, or a measure with a history; of across: its label")
-    across: list[str] = Field([], description="measures, each shown in its own place of that axis, in place of show's")
+    over: str = Field(
+        description="horizontal axis: a key, step, a measure with a history; or measures: several of them"
+    )
+    measures: list[str] = Field([], description="those measures: the one that is shown, then others like it")
+    axis: str = Field("", description="label of the horizontal axis, where that is of measures")
     scale: Literal["linear", "log", "names"] = Field("linear", description="of that axis; names: one place per value")
     lines: str | None = Field(None, description="key that has a line for each value")
     only: list[Any] = Field([], description="the values of that key that are shown; none: all")
     panels: str | None = Field(None, description="key that has a panel for each value")
     where: Values = Field({}, description="key -> value of the settings that are shown")
     label: str | None = Field(None, description="of the vertical axis; null: the measure and its unit")
+
+    def conflicts(self) -> Iterator[Fault]:
+        if (self.over == "measures") != bool(self.measures):
+            yield Fault("measures", self.measures, "are needed for over=measures, and nowhere else")
+        if self.over == "measures" and self.scale == "log":
+            yield Fault("scale", self.scale, "has no place for measures", "names; linear joins them")
 
 
 class TableOf(Section):
@@ -158,9 +167,8 @@ class Description(Section):
         histories = [name for name, measure in self.measures.items() if measure.history]
         for name, figure in self.figures.items():
             place = f"figures.{name}"
-            over = [] if figure.across else [figure.over]
-            yield from self._unknown(f"{place}.over", over, [*self.keys, "step", *histories])
-            yield from self._unknown(f"{place}.across", figure.across, self.measures)
+            yield from self._unknown(f"{place}.over", [figure.over], [*self.keys, "step", "measures", *histories])
+            yield from self._unknown(f"{place}.measures", figure.measures, self.measures)
             for field in ("lines", "panels"):
                 value = getattr(figure, field)
                 yield from self._unknown(f"{place}.{field}", [value] if value else [], self.keys)
@@ -183,7 +191,7 @@ class Description(Section):
 
     def _axis_faults(self, place: str, field: str, figure: FigureOf, cell: Cell) -> Iterator[Fault]:
         """Along what was recorded there are values, and no statistics of them."""
-        if figure.across or figure.over in self.keys or cell.measure not in self.measures:
+        if figure.over in [*self.keys, "measures"] or cell.measure not in self.measures:
             return
         if cell.statistic != "mean":
             text = f"cannot be shown over {figure.over}, which is no key"

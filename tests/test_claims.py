@@ -424,3 +424,12 @@ def test_every_claim_of_the_lab_loads_in_order(file):
 
 def test_claims_of_every_finished_experiment_are_there():
     assert {"classification", "double_descent", "pooling"} <= {file.stem for file in FOLDER.glob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    "content", [b"a: \x00\n", b"\xff\xfe\xfa: 1\n", b"a: ${\n", b"a: !!python/object/apply:os.getcwd []\n"]
+)
+def test_a_claim_file_that_is_no_plain_text_is_refused_by_its_name(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"claim/mine\.yaml( a)?(  cannot be read:|=| +must be a section of keys)"):
+        load("mine", tmp_path)

@@ -17,6 +17,7 @@ from markdown_it.token import Token
 from mnist1d.analysis.page import Table
 
 VERDICT = re.compile(r"(?:\*\*)?[✓✗?–] (reproduced|not reproduced|inconclusive|no runs)\b")
+_IN_CELLS = re.compile(r"([\\*<|]|(?<=\])\()")  # what ends a cell or begins markup, or the address of a link
 KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -34,8 +35,8 @@ def plain(text: str) -> str:
 
 
 def escaped(table: Table) -> Table:
-    """A table whose cells may hold anything: a user names models, sweeps and experiments."""
-    rows = tuple(tuple(map(plain, row)) for row in table.rows)
+    """A table whose cells may hold anything, for users name models and sweeps; intervals keep their brackets."""
+    rows = tuple(tuple(_IN_CELLS.sub(r"\\\1", " ".join(cell.split())) for cell in row) for row in table.rows)
     return Table(table.title, table.columns, rows, table.note)
 
 

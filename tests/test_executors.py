@@ -50,7 +50,7 @@ REASONS = {
     "processes": "its worker process was killed (SIGKILL; the system does that when memory runs out)",
     "ray": "its Ray task was lost (WorkerCrashedError: The worker died unexpectedly while executing this task. "
     "Check python-core-worker-*.log files for more information.)",
-    "submitit": r"its job \d+ ended early; .*/multirun/.*/jobs/.*_log.err may say why",
+    "submitit": r"its job \d+ ended early; \S+/jobs/\S+_log\.err may say why",
 }
 Curves = dict[str, dict[str, list[tuple[int, float]]]]
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="workers are found in /proc")

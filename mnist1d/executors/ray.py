@@ -30,7 +30,7 @@ from mnist1d.plan import Stack
 PROBE_SECONDS = 3.0
 """Time for a cluster's head node to take a connection."""
 
-START_SECONDS = 120.0
+START_SECONDS = 60.0
 """Time for a cluster to be joined or started: seconds, but on a busy machine many."""
 
 OBJECT_STORE = 256 * 2**20

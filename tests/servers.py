@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import requests
@@ -70,28 +71,29 @@ class Server:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A PostgreSQL of our own on loopback; yields the URI of its empty database. Skips the test where it is missing."""
     if not (POSTGRES / "initdb").exists():
         pytest.skip(f"PostgreSQL 15's server is not installed ({POSTGRES}); on Debian: apt install postgresql")
     pytest.importorskip("psycopg2", reason="pip install 'mnist1d-lab[postgres]'")
     user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    if user:
-        folder.chmod(0o755)
-        for above in folder.parents[:-2]:  # pytest's folders are closed to others
-            above.chmod(above.stat().st_mode | 0o011)
-        shutil.chown(folder, "postgres", "postgres")
-    data, port = folder / "data", free_port()
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": folder}
-    made = ["--auth=trust", "--username=lab", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C"]
-    subprocess.run([*user, POSTGRES / "initdb", "-D", data, *made], **quiet)
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -c fsync=off -c unix_socket_directories={folder}"
-    control = [*user, POSTGRES / "pg_ctl", "-D", data, "-s", "-w"]
-    subprocess.run([*control, "-o", options, "-l", folder / "postgres.log", "start"], **quiet)
-    try:
-        yield f"postgresql://lab@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+    with TemporaryDirectory(prefix="postgres-") as name:  # pytest's own folders are closed to other users
+        folder, data, port = Path(name), Path(name) / "data", free_port()
+        if user:  # it refuses to run as root
+            shutil.chown(folder, "postgres", "postgres")
+
+        def run(program: str, *arguments: str | Path) -> None:
+            argv = [*user, POSTGRES / program, "-D", data, *arguments]
+            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+
+        made = ("--auth=trust", "--username=lab", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C")
+        run("initdb", *made)
+        options = f"-c listen_addresses=127.0.0.1 -p {port} -c fsync=off -c unix_socket_directories={folder}"
+        run("pg_ctl", "-s", "-w", "-o", options, "-l", folder / "postgres.log", "start")
+        try:
+            yield f"postgresql://lab@127.0.0.1:{port}/postgres"
+        finally:
+            run("pg_ctl", "-s", "-w", "-m", "immediate", "stop")
 
 
 class Line:

@@ -31,8 +31,8 @@ SPOOL = Path("mlruns") / "spool"
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as uri:
+def database() -> Iterator[str]:
+    with postgres() as uri:
         yield uri
 
 
@@ -118,7 +118,7 @@ def test_what_a_store_that_went_away_could_not_take_is_recorded_later_whole_and_
     record_or_refuse(Tracking(uri=uri, experiment=lost))
     assert "recorded now" not in capsys.readouterr().out, "their process lives"
     ours.close()
-    kept = shutil.copytree(SPOOL, "copy")
+    kept = shutil.copytree(SPOOL, Path("copy"))
     for _ in range(2):  # the second time as after a crash in between
         record_or_refuse(Tracking(uri=uri, experiment=lost))
         assert capsys.readouterr().out == "4 runs that were kept while the store was away are recorded now\n"

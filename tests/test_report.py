@@ -106,6 +106,7 @@ def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
     headings = re.findall(r"(?m)^## (.*)$", partial.text)
     assert headings == [
         "Classification",
+        "t-SNE",
         "Lottery tickets",
         "Double descent",
         "Metalearning a learning rate",
@@ -113,6 +114,7 @@ def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
         "Transfer of a learned activation function",
         "SimCLR",
         "Pooling",
+        "Efficiency",
     ]
     section = partial.text.split("## Double descent")[1].split("\n## ")[0]
     assert "**No results:** no runs yet." in section

@@ -16,6 +16,7 @@ from mnist1d.analysis.page import NoRuns, Page
 from mnist1d.analysis.read import Runs
 from mnist1d.config import Run
 from mnist1d.data import load as load_data
+from mnist1d.data.download import DownloadError
 
 SETTINGS = ("task=embedding", "model=logistic", "optimizer=sgd", "trainer.max_steps=500")
 DATA = {  # data set -> what its runs are asked for
@@ -135,8 +136,8 @@ def test_the_first_seed_with_places_is_drawn_and_only_real_digits_are_named(whol
 
 def test_without_places_on_this_machine_the_numbers_remain(full):
     assert page_of(full(), {full()[0]["run_id"]: "/nowhere"}).remarks == (
-        "no picture of mnist1d: no seed has its places on this machine",
-        "no picture of digits: no seed has its places on this machine",
+        "no picture of mnist1d: no seed has its places and labels on this machine",
+        "no picture of digits: no seed has its places and labels on this machine",
     )
     assert [picture.name for picture in page_of(full()).pictures] == ["scores"]
 
@@ -164,3 +165,15 @@ def test_every_claim_can_be_judged(whole):
     assert verdicts["neighbours-beat-the-line"] == "reproduced"
     assert verdicts["same-divergence"] == "reproduced"
     assert verdicts["digits-cluster"] == "no runs"  # of one part
+
+
+def test_samples_are_counted_and_labels_not_needed_where_the_images_are_elsewhere(one, make_run, places, monkeypatch):
+    def offline(name: str) -> None:
+        raise DownloadError(f"data={name} cannot be downloaded")
+
+    monkeypatch.setattr("mnist1d.data.download.fetch", offline)
+    config = make_run(*SETTINGS, "data=mnist").flat()
+    rows = [{**one("digits", 42), **config, "run_id": "there", "data.name": "mnist", "trainer.max_steps": 500}]
+    page = page_of(rows, {"there": next(iter(places.values()))})
+    assert cells(page, 0, "MNIST")["samples"] == "70000"
+    assert page.remarks == ("no picture of mnist: no seed has its places and labels on this machine",)

@@ -56,6 +56,11 @@ def not_run(table: pd.DataFrame, names: Collection[str], columns: int) -> tuple[
     return tuple((look(name).name, "not run", *("–",) * (columns - 3), "0") for name in left)
 
 
+def samples(config: Mapping[str, Any]) -> int:
+    """Number of all samples of a run; from its config alone, as for `labels`."""
+    return sum(_data(config).rows)
+
+
 def labels(config: Mapping[str, Any]) -> NDArray[np.integer]:
     """Labels of all samples of a run, # [rows]: training, validation and test samples.
 

@@ -26,13 +26,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mnist1d.analysis import figures, weights
-from mnist1d.analysis.data_sets import NAME, known, labels, look, not_run, one_protocol_each
+from mnist1d.analysis.data_sets import NAME, known, labels, look, not_run, one_protocol_each, samples
 from mnist1d.analysis.embedding import draw
 from mnist1d.analysis.intervals import basis, interval_of, shown, span, t_interval
 from mnist1d.analysis.page import Page, Picture, Statistic, Table
 from mnist1d.analysis.protocol import MISSING, command, finished, missing
 from mnist1d.analysis.read import Runs
 from mnist1d.analysis.statistics import difference, level
+from mnist1d.data.download import DownloadError
 
 METRICS = ()
 """The page needs no histories."""
@@ -132,12 +133,8 @@ def _rows(done: pd.DataFrame, forms: Mapping[str, str]) -> Iterable[tuple[str, .
     for name in known(done):
         found = [interval_of(level(done, measure, {NAME: name})) for measure in forms]
         cells = (shown(each, form) for each, form in zip(found, forms.values(), strict=True))
-        yield (look(name).name, _samples(done, name), *cells, span(each.n for each in found if each))
-
-
-def _samples(done: pd.DataFrame, name: str) -> str:
-    """How many samples of a data set were embedded."""
-    return f"{len(labels(done[done[NAME] == name].iloc[0].to_dict()))}"
+        count = samples(done[done[NAME] == name].iloc[0].to_dict())
+        yield (look(name).name, str(count), *cells, span(each.n for each in found if each))
 
 
 def _neighbours(done: pd.DataFrame) -> str:
@@ -166,16 +163,18 @@ def _first_plane(runs: Runs, rows: pd.DataFrame) -> Plane | None:
     for run in rows.sort_values("seed").to_dict("records"):
         try:
             places = weights.load(runs.artifacts.get(run["run_id"], ""))["places"]
-        except (OSError, pickle.UnpicklingError):
+            return Plane(run[NAME], int(run["seed"]), places, labels(run))
+        except (OSError, pickle.UnpicklingError, DownloadError):
             continue
-        return Plane(run[NAME], int(run["seed"]), places, labels(run))
     return None
 
 
 def _without_plane(planes: Sequence[Plane], done: pd.DataFrame) -> list[str]:
     drawn = {plane.data for plane in planes}
     return [
-        f"no picture of {name}: no seed has its places on this machine" for name in known(done) if name not in drawn
+        f"no picture of {name}: no seed has its places and labels on this machine"
+        for name in known(done)
+        if name not in drawn
     ]
 
 

@@ -249,6 +249,15 @@ MESSAGES = {
         "task.follow_ups=[fresh,reversed,shuffled,half_swapped,chunk_shuffled]  "
         "digits has no fresh samples: another seed would test on what was seen; allowed: []"
     ),
+    "task=lottery model.dropout=0.1": "model.dropout=0.1  task=lottery trains without; allowed: 0",
+    "model.dropout=1": "model.dropout=1  must be a number from 0 and below 1",
+    "task=contrastive model=cnn model.window=3": (
+        "model.window=3  task=contrastive has pooling of one size; allowed: 2"
+    ),
+    "model=cnn model.pooling=max model.window=10": (
+        "model.kernel_sizes=[5,3,3]  leaves no position of 40 with model.pooling=max; "
+        "allowed: fewer or narrower convolutions"
+    ),
     "data.stream=true data.batch_order=shuffled": (
         "data.batch_order=shuffled  a stream has no order to shuffle; allowed: sequential"
     ),

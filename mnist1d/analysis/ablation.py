@@ -360,6 +360,8 @@ def _label(description: Description, asked: FigureOf) -> str:
 
 def _handles(description: Description, asked: FigureOf, drawn: Sequence[tuple[Any, Sequence[Line]]]) -> list[Line2D]:
     looks = dict.fromkeys(line.look for _, lines in drawn for line in lines)
+    if asked.scale == "names":  # points, which no line joins
+        looks = dict.fromkeys(replace(look, line="") for look in looks)
     handles = [figures.sample(look) for look in looks if asked.lines and (not asked.dashed or not look.hollow)]
     if asked.dashed:
         plain = Look(description.measures[asked.show.measure].label, INK, "")

@@ -169,11 +169,6 @@ def threshold(
     return by_seed(found, first, "own")
 
 
-def gap(swept: Swept, measure: str, less: str, where: Where | None = None) -> pd.Series:
-    """`measure` minus another measure of the same runs, `less`, in one setting; by seed."""
-    return (level(swept.table, measure, where or {}) - level(swept.table, less, where or {})).dropna()
-
-
 # -- two settings, paired by seed -------------------------------------------------------------------------
 
 
@@ -229,7 +224,7 @@ def share(
 
 OF_ONE: dict[str, Callable[..., pd.Series]] = {each.__name__: each for each in (mean, best, place, height, threshold)}
 """Statistics of one setting, by name."""
-STATISTICS = OF_ONE | {each.__name__: each for each in (difference, ratio, share, gap)}
+STATISTICS = OF_ONE | {each.__name__: each for each in (difference, ratio, share)}
 """All of them: what claims may ask for."""
 
 

@@ -85,6 +85,7 @@ BASES = {
     "rmsprop": ["optimizer=rmsprop"],
     "metalearn_lr": ["task=metalearn_lr", "model=shallow", "optimizer=sgd", "optimizer.momentum=0"],
     "metalearn_activation": ["task=metalearn_activation", "model=shallow", "optimizer=rmsprop"],
+    "embedding": ["task=embedding", "model=logistic", "optimizer=sgd"],
 }
 """Command lines that between them have every key of the schema."""
 
@@ -119,6 +120,7 @@ NUMBERS = {
     "metalearn_activation": """task.protocol=corrected task.scale=0.1 task.meta_hidden=9 task.inner_steps=300
         task.loss_window=9 task.hidden_noise=0 task.outer_lr=0.1 task.clamp=0.2 task.snapshot_every=9 task.trials=9
         task.trial_lrs=[0.1] task.trial_steps=9 task.long_trial_steps=null task.trial_data_seed=9""",
+    "embedding": "task.perplexity=9 task.early_steps=9 task.exaggeration=9.0",
 }
 """Changes that can change a run's numbers, whatever they are in that run: one for each key."""
 

@@ -28,7 +28,8 @@ def judged(name: str, kind: claims.Kind, **parts: float) -> Judgement:
 
 UP, DOWN = judged("up", "reproduced", max=3.0, average=2.0), judged("down", "not reproduced", stride=-4.0)
 OPEN = judged("open", "inconclusive", l2=0.5)
-ALL = outcomes.by_path([UP, DOWN, OPEN])
+ALL = {outcomes.path_of(each): each for each in (UP, DOWN, OPEN)}
+HEADINGS = {path: judgement.claim.title for path, judgement in ALL.items()}
 
 
 def outcome(*decide: str, says: str = "By {pooling/up/max}, not {pooling/down}.") -> dict[str, outcomes.Outcome]:
@@ -51,18 +52,18 @@ def test_verdicts_make_the_answer(judgements: list[Judgement], answer: str) -> N
 
 
 def test_a_sentence_holds_the_numbers_and_the_row_links_to_the_evidence() -> None:
-    row = outcomes.answered(outcome("up", "down"), ALL).splitlines()[2]
+    row = outcomes.answered(outcome("up", "down"), ALL, HEADINGS).splitlines()[2]
     links = "[On up](#on-up); [On down](#on-down)"
     assert row == f"| Pooling helps | **depends** | By 3.0 ± 1.0 points, not -4.0 ± 1.0 points. | 5 | {links} |"
 
 
 def test_outcomes_of_other_experiments_are_left_out() -> None:
-    assert outcomes.answered(outcome("up"), outcomes.by_path([])) == ""
+    assert outcomes.answered(outcome("up"), {}, {}) == ""
 
 
 def test_wrong_names_are_told_together() -> None:
     with pytest.raises(ConfigError) as caught:
-        outcomes.answered(outcome("upp", says="{pooling/up} {pooling/up/mx} {pooling/down}"), ALL)
+        outcomes.answered(outcome("upp", says="{pooling/up} {pooling/up/mx} {pooling/down}"), ALL, HEADINGS)
     assert [str(fault) for fault in caught.value.faults] == [
         "conf/outcomes.yaml helps=pooling/upp: no such claim; nearest: pooling/up, pooling/open, pooling/down",
         "conf/outcomes.yaml helps=pooling/up: no such part; allowed: pooling/up/max, pooling/up/average",

@@ -9,7 +9,7 @@ undecided  anything else
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -68,9 +68,10 @@ def load(file: Path = FILE) -> dict[str, Outcome]:
     return outcomes
 
 
-def answered(outcomes: Mapping[str, Outcome], judged: Judgements) -> str:
+def answered(outcomes: Mapping[str, Outcome], judged: Judgements, headings: Mapping[str, str]) -> str:
     """A table of all outcomes whose experiments are among those judged; nothing where there is none.
 
+    headings  experiment/claim -> the heading of its evidence
     Raises ConfigError: some name claims or parts that do not exist.
     """
     experiments = {path.partition("/")[0] for path in judged}
@@ -83,7 +84,7 @@ def answered(outcomes: Mapping[str, Outcome], judged: Judgements) -> str:
             f"**{answer([judged[path] for path in outcome.claims])}**",
             NUMBER.sub(lambda found: _measured(found.group(1), judged), plain(outcome.says)),
             _n(outcome, judged),
-            "; ".join(_link(judged[path]) for path in outcome.claims),
+            "; ".join(f"[{plain(judged[path].claim.title)}](#{slug(headings[path])})" for path in outcome.claims),
         )
         for name, outcome in shown.items()
     ]
@@ -135,10 +136,6 @@ def _n(outcome: Outcome, judged: Judgements) -> str:
     return intervals.span(finding.interval.n if finding and finding.interval else 0 for finding in found)
 
 
-def _link(judgement: Judgement) -> str:
-    return f"[{plain(judgement.claim.title)}](#{slug(judgement.claim.title)})"
-
-
-def by_path(judgements: Iterable[Judgement]) -> dict[str, Judgement]:
-    """Judgements by experiment/claim."""
-    return {f"{judgement.claim.experiment}/{judgement.claim.id}": judgement for judgement in judgements}
+def path_of(judgement: Judgement) -> str:
+    """experiment/claim."""
+    return f"{judgement.claim.experiment}/{judgement.claim.id}"

@@ -21,7 +21,7 @@ from mnist1d.analysis.claims import Finding, Judgement
 from mnist1d.analysis.document import code, document, escaped, plain
 from mnist1d.analysis.evidence import LEGEND, counted, evidence, summary
 from mnist1d.analysis.figures import lab_style
-from mnist1d.analysis.outcomes import answered, by_path, load
+from mnist1d.analysis.outcomes import answered, load, path_of
 from mnist1d.analysis.page import Page, Picture
 from mnist1d.analysis.protocol import MISSING, command, ranges
 
@@ -81,7 +81,8 @@ def markdown(sections: Sequence[Section], made: datetime, output: Path) -> str:
         for judgement in section.judgements
     ]
     counts = counted(judgement for *_, judgement in judged)
-    outcomes = answered(load(), by_path(judgement for *_, judgement in judged))
+    by_path = {path_of(judgement): judgement for *_, judgement in judged}
+    outcomes = answered(load(), by_path, {path_of(judgement): target for _, target, judgement in judged})
     parts = [f"# {TITLE}", *_provenance(sections, made), counts, outcomes, summary(judged), LEGEND]
     for section in sections:
         parts += [f"## {section.title}", *_section(section, output)]

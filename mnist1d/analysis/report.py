@@ -18,7 +18,7 @@ import pandas as pd
 
 from mnist1d.analysis import TITLES
 from mnist1d.analysis.claims import Finding, Judgement
-from mnist1d.analysis.document import code, document, escaped, plain
+from mnist1d.analysis.document import code, document, escaped, plain, slug
 from mnist1d.analysis.evidence import LEGEND, counted, evidence, summary
 from mnist1d.analysis.figures import lab_style
 from mnist1d.analysis.outcomes import answered, load, path_of
@@ -181,7 +181,10 @@ def _remarks(remarks: Sequence[str]) -> list[str]:
 
 
 def _notes(experiment: str, output: Path) -> list[str]:
-    """Protocol and quirks, from docs/experiments/: headings two levels down, its links as seen from `output`."""
+    """Protocol and quirks, from docs/experiments/: headings two levels down, its links as seen from `output`.
+
+    A link to another experiment's notes leads to its section here.
+    """
     path = NOTES / f"{experiment}.md"
     if not path.exists():
         return []
@@ -189,8 +192,10 @@ def _notes(experiment: str, output: Path) -> list[str]:
     for line in path.read_text(encoding="utf-8").splitlines():
         fenced ^= line.startswith("```")
         text.append(line if fenced or not line.startswith("#") else f"##{line}")
-    here = os.path.relpath(NOTES, output)
-    return [re.sub(r"\]\((?![a-z]+:|#)", f"]({here}/", "\n".join(text).strip())]
+    here, whole = os.path.relpath(NOTES, output), "\n".join(text).strip()
+    for name, title in TITLES.items():
+        whole = re.sub(rf"\]\({name}\.md(#[^)]*)?\)", f"](#{slug(title)})", whole)
+    return [re.sub(r"\]\((?![a-z]+:|#)", f"]({here}/", whole)]
 
 
 # -- files ------------------------------------------------------------------------------------------------

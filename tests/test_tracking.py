@@ -347,6 +347,19 @@ def test_an_unreachable_server_is_refused_at_once() -> None:
     assert refused(uri).startswith(f"tracking store {uri}: opening it failed.\n  ConnectionError: ")
 
 
+def test_a_store_of_an_older_mlflow_is_refused_with_the_command_that_brings_it_up_to_date(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'old.db'}"
+    Recorder(uri, EXPERIMENT)
+    with sqlite3.connect(tmp_path / "old.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'bf29a5ff90ea'")
+    database.close()
+    with pytest.raises(TrackingError) as caught:
+        Recorder(uri, EXPERIMENT)
+    advice = f"Back it up, then bring it up to date: mlflow db upgrade {uri}"
+    said = str(caught.value).splitlines()
+    assert said == [f"tracking store {uri}: opening it failed.", "  It was made by an older MLflow.", f"  {advice}"]
+
+
 class NotMlflow(http.server.BaseHTTPRequestHandler):
     status = 404
 

@@ -214,6 +214,9 @@ def explained(uri: str, attempt: str, advice: str) -> Iterator[None]:
         yield
     except (*failures, OSError, ImportError, ValueError) as error:
         cause = str(error) if isinstance(error, TrackingError) else first_line(error)
+        if "out-of-date database schema" in cause:  # and five lines about it
+            cause = "It was made by an older MLflow."
+            advice = f"Back it up, then bring it up to date: mlflow db upgrade {without_password(uri)}"
         message = f"tracking store {without_password(uri)}: {attempt} failed.\n  {cause}\n  {advice}"
         if uri.startswith("sqlite:") or not is_away(error):
             raise TrackingError(message) from error

@@ -6,6 +6,7 @@ import http.server
 import math
 import os
 import random
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -348,8 +349,9 @@ def test_an_unreachable_server_is_refused_at_once() -> None:
 
 
 def test_a_store_of_an_older_mlflow_is_refused_with_the_command_that_brings_it_up_to_date(tmp_path: Path) -> None:
+    Recorder(f"sqlite:///{tmp_path / 'new.db'}", EXPERIMENT)
+    shutil.copy(tmp_path / "new.db", tmp_path / "old.db")  # MLflow looks at a store once in a process
     uri = f"sqlite:///{tmp_path / 'old.db'}"
-    Recorder(uri, EXPERIMENT)
     with sqlite3.connect(tmp_path / "old.db") as database:
         database.execute("UPDATE alembic_version SET version_num = 'bf29a5ff90ea'")
     database.close()

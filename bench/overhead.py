@@ -44,7 +44,7 @@ def recorded(runs: list[Run], folder: str) -> float:
         Seconds from the open store to the closed sweep.
     """
     here = SimpleNamespace(dir=folder)
-    hydra = SimpleNamespace(mode=RunMode.MULTIRUN, sweep=here, overrides=SimpleNamespace(task=[]))
+    hydra = SimpleNamespace(mode=RunMode.MULTIRUN, sweep=here, overrides=SimpleNamespace(task=[], hydra=[]), sweeper={})
     with redirect_stdout(StringIO()), Sweep(runs, cast(HydraConf, hydra)) as sweep:
         start = time.perf_counter()
         for stack in sweep.stacks:

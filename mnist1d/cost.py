@@ -121,9 +121,10 @@ def _weights_of_problem(run: Run) -> int:
     """Bytes of all that is trained, which may be more than the network."""
     if run.model.learned is not None:
         return 0
+    problem = get_class(run.task.target)  # imported first: a module's own constants have values
     with torch.device("meta"):
-        problem = get_class(run.task.target)([run])
-    return sum(p.numel() * p.element_size() for p in problem.parameters())
+        module = problem([run])
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def _members(run: Run, size: int) -> StackedModel:

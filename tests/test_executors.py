@@ -33,11 +33,11 @@ from tests.test_train import SMALL, Store, command, train
 TWO = ("hydra.launcher.executor=processes", "hydra.launcher.workers=2")
 SWEEP = ("-m", "model.hidden=10,20,30", "seed=0,1", *SMALL)
 COMMON = (
-    *("-m", "seed=0,1", "data.num_samples=500", "trainer.eval_every=100", "trainer.threads=1"),
+    *("-m", "seed=0,1", "data.num_samples=500", "trainer.eval_every=10", "trainer.threads=1"),
     *("trainer.accelerator=cpu", "trainer.checkpoint_seconds=0"),
 )
 LONG = (*COMMON, "model.hidden=10,20")
-STEPS = "trainer.max_steps=6001"
+STEPS = "trainer.max_steps=12001"
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 """127.0.0.1, the same in IPv6, and ::1, as the kernel writes them."""
 ELSEWHERE = {

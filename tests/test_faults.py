@@ -152,6 +152,7 @@ def test_a_full_disk_ends_the_sweep_with_a_message_and_space_lets_it_go_on(tmp_p
         train -m model=logistic seed=0
         head -c 100m /dev/zero > mlruns/filler 2> /dev/null
         train -m model=mlp seed=0,1
+        truncate -s -120K mlruns/filler
         train -m model=mlp seed=0,1 hydra.sweep.dir=elsewhere
         rm mlruns/filler
         train -m model=mlp seed=0,1

@@ -229,5 +229,5 @@ def test_real_runs_make_the_page(tmp_path: Path) -> None:
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     for net in ("resnet 970", "resnet 5,066"):
         assert net in text
-    assert "random amplitude" in text
+    assert "smooth noise" in text
     assert (tmp_path / "report" / "leaderboard" / "front.svg").stat().st_size > 5000

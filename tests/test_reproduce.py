@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -105,9 +106,9 @@ def test_the_overview_shows_states_verdicts_and_time_left(monkeypatch: pytest.Mo
     jobs = [done, reproduce.Job("simclr", 50.0, "training", None, 990.0), reproduce.Job("lottery", 340.0)]
     request = reproduce.parse(["workers=2"])
     assert reproduce.time_left(jobs, 2) == pytest.approx((490 - 110) * 1.0 / 2)
-    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console = Console(width=120, file=StringIO())
     console.print(reproduce.table(jobs, request))
-    text = console.export_text()
+    text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "1 of 3 experiments done · about 3 min left · 2 ✓ 1 ?" in text
     assert re.search(r"Pooling +done +100 s +2 ✓ 1 \?", text)
     assert re.search(r"SimCLR +training +10 s", text)

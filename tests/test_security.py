@@ -31,7 +31,7 @@ from tests.stores import Store
 
 FOLDERS = ("mnist1d", "hydra_plugins", "bench")
 SOURCES = [*ROOT.glob("*.py"), *(file for name in FOLDERS for file in (ROOT / name).rglob("*.py"))]
-OWN_BYTES = {"compose.py", "executors.py"}
+OWN_BYTES = {"compose.py", *(file.name for file in ROOT.glob("mnist1d/executors/*.py"))}
 """Files that unpickle what this program itself has pickled, in memory or for a process that it started."""
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from mnist1d.config.faults import Absent, ConfigError, Fault
+from mnist1d.config.faults import Absent, ConfigError, Conflict, Fault
 from mnist1d.config.schema import Run, Signals
 from mnist1d.spelling import MOST, YEAR, duration, size
 
@@ -91,14 +91,14 @@ def too_large(run: Run) -> Iterator[Fault]:
     free, rows = free_disk(run.tracking.uri), row_bytes(run)
     if seconds > MOST_SECONDS:
         text = f"takes {duration(seconds)} at {STEP_SECONDS * 1e6:.0f} µs a step, which nothing here reaches"
-        yield Fault(key, run.trainer.max_steps, text)
+        yield Conflict(key, run.trainer.max_steps, text)
     elif blocks > have:
         text = f"takes {size(blocks)} of memory for the schedule of {steps} steps, this machine has {size(have)}"
-        yield Fault(key, run.trainer.max_steps, text)
+        yield Conflict(key, run.trainer.max_steps, text)
     elif free is not None and rows > free:
         times = 1 + steps // run.trainer.eval_every
         text = f"evaluates {times} times: {size(rows)} on disk, where {size(free)} are free"
-        yield Fault("trainer.eval_every", run.trainer.eval_every, text)
+        yield Conflict("trainer.eval_every", run.trainer.eval_every, text)
 
 
 def _data_faults(data: Signals, have: int) -> Iterator[Fault]:

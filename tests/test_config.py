@@ -141,7 +141,7 @@ MESSAGES = {
     "seed=1.5": "seed=1.5  must be a whole number from 0 to 4294967295",
     "seed=true": "seed=true  must be a whole number from 0 to 4294967295",
     "model.residual=1": "model.residual=1  must be true or false",
-    "model=cnn model.pooling=mean": "model.pooling=mean  must be one of none, stride, max, avg, l2",
+    "model=cnn model.pooling=mean": "model.pooling=mean  must be one of none, stride, max, avg, l2, blur, max_blur",
     "model=cnn model.kernel_sizes=[]": (
         "model.kernel_sizes=[]  must be a list of whole numbers of at least 1, as [a,b], not empty"
     ),
@@ -254,6 +254,15 @@ MESSAGES = {
     "task=lottery data=digits": (
         "task.follow_ups=[fresh,reversed,shuffled,half_swapped,chunk_shuffled]  "
         "digits has no fresh samples: another seed would test on what was seen; allowed: []"
+    ),
+    "task=lottery model.dropout=0.1": "model.dropout=0.1  task=lottery trains without; allowed: 0",
+    "model.dropout=1": "model.dropout=1  must be a number from 0 and below 1",
+    "task=contrastive model=cnn model.window=3": (
+        "model.window=3  task=contrastive has pooling of one size; allowed: 2"
+    ),
+    "model=cnn model.pooling=max model.window=10": (
+        "model.kernel_sizes=[5,3,3]  leaves no position of 40 with model.pooling=max; "
+        "allowed: fewer or narrower convolutions"
     ),
     "data.stream=true data.batch_order=shuffled": (
         "data.batch_order=shuffled  a stream has no order to shuffle; allowed: sequential"
@@ -404,6 +413,7 @@ def test_parse_gives_typed_frozen_values(defaults: dict[str, Any]) -> None:
         "hidden": 100,
         "layers": 2,
         "residual": True,
+        "dropout": 0.0,
         "activation": "relu",
     }
     assert run.data.padding == (36, 60)
@@ -461,7 +471,7 @@ input_size: ${data.final_seq_length}  # positions
 num_classes: 10  # outputs
 hidden: 4  # a name with a central limit
 depth: 2  # a key that only this model has
-dropout: 0.1  # a number
+jitter: 0.1  # a number
 """
 
 
@@ -480,14 +490,14 @@ def test_a_model_added_by_one_file_is_checked_like_the_shipped_ones(
     own_conf: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check(["-m", "model=own,mlp", "seed=0,1"], own_conf)
-    check(["-m", "model=own", "model.depth=1,2", "model.dropout=0,0.5"], own_conf)
+    check(["-m", "model=own", "model.depth=1,2", "model.jitter=0,0.5"], own_conf)
     with pytest.raises(SystemExit):
-        check(["-m", "model=own", "model.depth=1,2.5,deep", "model.hidden=0", "model.dropout=true"], own_conf)
+        check(["-m", "model=own", "model.depth=1,2.5,deep", "model.hidden=0", "model.jitter=true"], own_conf)
     assert capsys.readouterr().err.splitlines()[1:] == [
-        "  model.depth=2.5     must be a whole number, like its default 2",
-        "  model.depth=deep    must be a whole number, like its default 2",
-        "  model.hidden=0      must be a whole number of at least 1",
-        "  model.dropout=true  must be a number, like its default 0.1",
+        "  model.depth=2.5    must be a whole number, like its default 2",
+        "  model.depth=deep   must be a whole number, like its default 2",
+        "  model.hidden=0     must be a whole number of at least 1",
+        "  model.jitter=true  must be a number, like its default 0.1",
     ]
 
 
@@ -500,12 +510,12 @@ def test_a_model_in_a_folder_of_ones_own_is_checked_alike(
     folder = flag.format(tmp_path)
     check(["-m", folder, "model=own,mlp", "seed=0,1"])
     with pytest.raises(SystemExit) as stop:
-        check([folder, "model=own", "model.dept=2", "model.dropout=true", "data.label_noise=2", "optimizer=sdg"])
+        check([folder, "model=own", "model.dept=2", "model.jitter=true", "data.label_noise=2", "optimizer=sdg"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[1:] == [
         "  optimizer=sdg       no such option; nearest: sgd; allowed: adam, adamw, rmsprop, sgd",
         "  model.dept=2        no such key; nearest: model.depth",
-        "  model.dropout=true  must be a number, like its default 0.1",
+        "  model.jitter=true   must be a number, like its default 0.1",
         "  data.label_noise=2  must be a number from 0 to 1",
     ]
 

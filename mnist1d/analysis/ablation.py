@@ -20,7 +20,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from mnist1d.analysis import claims, figures
 from mnist1d.analysis.described_page import Cell, Description, FigureOf, Key, TableOf, setting
@@ -238,23 +238,23 @@ def draw(description: Description, found: Swept, name: str) -> Picture | None:
     counts = (n for _, lines in drawn for line in lines for n in line.frame.count(axis="columns"))
     redo, kind = command(description.experiment, found.table), basis(counts)
     kind = f"{kind[0].upper()}{kind[1:]}."
+    handles = _handles(description, asked, drawn)
+    columns = int(LEGEND / (SAMPLE + max((len(str(each.get_label())) for each in handles), default=0)))
     with figures.lab_style():
-        figure, axes = _panels(len(drawn))
+        figure, axes = _panels(len(drawn), -(-len(handles) // columns))
         for letter, ax, (panel, lines) in zip(ascii_lowercase, axes, drawn, strict=False):
-            ax.set_title(f"{letter}  {description.keys[asked.panels].named(panel)}" if asked.panels else "")
+            ax.set_title(f"{letter}  {description.keys[asked.panels].titled(panel)}" if asked.panels else "")
             _draw_lines(ax, description, asked, lines)
         axes[0].set_ylabel(_label(description, asked))
-        handles = _handles(description, asked, drawn)
-        widest = max((len(str(each.get_label())) for each in handles), default=0)
-        figures.legend(figure, handles, columns=int(LEGEND / (SAMPLE + widest)))
+        figures.legend(figure, handles, columns)
         figures.caption(figure, f"{kind}\n{redo}")
     return Picture(name, figure, asked.alt, f"{asked.caption} {kind} `{redo}`")
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, legend_rows: int) -> tuple[Figure, list[Axes]]:
     rows = -(-count // ACROSS)
-    across = -(-count // rows)
-    figure, axes = figures.panels(across, rows, size=(7.6, 4.0 + 2.6 * (rows - 1)))
+    across, more = -(-count // rows), 0.2 * max(0, legend_rows - 2)
+    figure, axes = figures.panels(across, rows, size=(7.6, 4.0 + 2.6 * (rows - 1) + more), below=1.33 + more)
     for ax in axes[count:]:
         ax.set_visible(False)
     return figure, axes
@@ -340,6 +340,8 @@ def _ticks(ax: Axes, description: Description, asked: FigureOf, values: Sequence
         ax.set_xlabel(measure.titled if measure else "optimiser step")
         if asked.scale == "linear":
             ax.xaxis.set_major_locator(MaxNLocator(5))
+        else:
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         return
     key = description.keys[asked.over]
     known = key.ordered(values)
@@ -360,6 +362,8 @@ def _label(description: Description, asked: FigureOf) -> str:
 
 def _handles(description: Description, asked: FigureOf, drawn: Sequence[tuple[Any, Sequence[Line]]]) -> list[Line2D]:
     looks = dict.fromkeys(line.look for _, lines in drawn for line in lines)
+    if asked.scale == "names":  # points, which no line joins
+        looks = dict.fromkeys(replace(look, line="") for look in looks)
     handles = [figures.sample(look) for look in looks if asked.lines and (not asked.dashed or not look.hollow)]
     if asked.dashed:
         plain = Look(description.measures[asked.show.measure].label, INK, "")

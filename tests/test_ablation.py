@@ -69,9 +69,9 @@ DESCRIBED = """
         scale: names
         lines: width
         where: {model.name: mlp, noise: 0.0 flip}
-      both:
-        alt: Error and sparsity
-        caption: Points, measures.
+      joined:
+        alt: Two measures, joined
+        caption: Lines, differences.
         show: {arguments: {measure: error}, minus: {noise: 0.0 flip}}
         over: measures
         axis: what is measured
@@ -172,7 +172,7 @@ def test_tables_have_means_intervals_differences_and_n(whole: Page) -> None:
 
 
 def test_lines_and_points_are_where_the_numbers_are(whole: Page) -> None:
-    errors, gains, training, measures, both = (picture.figure.axes for picture in whole.pictures)
+    errors, gains, training, measures, joined = (picture.figure.axes for picture in whole.pictures)
     assert [ax.get_title(loc="left") for ax in errors] == ["a  MLP", "b  CNN"]
     np.testing.assert_allclose(errors[1].lines[1].get_xydata(), [(8, 54), (16, 44), (32, 50), (64, 31)])
     assert [label.get_text() for label in errors[0].get_xticklabels()] == ["8", "16", "32", "64"]
@@ -182,14 +182,13 @@ def test_lines_and_points_are_where_the_numbers_are(whole: Page) -> None:
         pytest.approx([0, y]) for y in (3, 3, 3, 0)
     ]
     np.testing.assert_allclose(training[0].lines[0].get_xydata(), [(0, 90), (10, 70.5), (20, 51)])
-    np.testing.assert_allclose(both[0].lines[1].get_xydata(), [(0, 3), (1, 0)], atol=1e-9)
-    assert [label.get_text() for label in both[0].get_xticklabels()] == ["test error", "sparsity"]
-    assert both[0].get_xlabel() == "what is measured"
     assert [text.get_text() for text in whole.pictures[2].figure.legends[0].get_texts()] == ["width 8", "width 64"]
     assert [label.get_text() for label in measures[0].get_xticklabels()] == ["test error", "sparsity"]
     assert [bar.lines[0].get_ydata().tolist() for bar in measures[0].containers] == [
         pytest.approx([error + 1, 25]) for error in ERRORS.values()
     ]
+    np.testing.assert_allclose(joined[0].lines[1].get_xydata(), [(0, 3), (1, 0)], atol=1e-9)
+    assert joined[0].get_xlabel() == "what is measured"
     assert "Mean over n = 3 seeds with its 95% t interval. `python train.py -m experiment=made_up`" in (
         whole.pictures[0].caption
     )
@@ -221,7 +220,7 @@ def test_what_is_missing_is_said_once_for_each_reason(description: Description) 
 def test_a_part_of_an_ablation_makes_a_part_of_its_page(description: Description) -> None:
     rows = [row for row in full(("mlp",), (0,)) if row["data.label_noise"] == 0]
     page = ablation.page(description, runs_of(rows))
-    assert [picture.name for picture in page.pictures] == ["errors", "gains", "while-training", "measures", "both"]
+    assert [picture.name for picture in page.pictures] == ["errors", "gains", "while-training", "measures", "joined"]
     assert page.tables[0].columns == ("model", "width", "none", "n")
     with pytest.raises(NoRuns, match=r"no run is finished \(1 FAILED\)"):
         ablation.page(description, runs_of([rows[0] | {"status": "FAILED"}]))
@@ -274,6 +273,7 @@ MLP = {"model.name": "mlp", "noise": "0.0 flip"}
         ("ratio", {"of": {"width": 8}, "minus": {"width": 16}, "where": MLP}, [50 / 40, 51 / 41, 52 / 42]),
         ("share", {"of": {"width": 8}, "minus": {"width": 16}, "where": MLP}, [100, 100, 100]),
         ("share", {"of": {"width": 16}, "minus": {"width": 8}, "where": MLP}, [0, 0, 0]),
+        ("gap", {"less": "sparsity", "where": MLP | {"width": 8}}, [25, 26, 27]),
     ],
 )
 def test_statistics_are_what_they_say(
@@ -342,7 +342,6 @@ def test_names_that_stand_for_nothing_are_found_with_the_nearest(tmp_path: Path)
         ("lines: noise", "lines: nois"),
         ("over: step", "over: steps"),
         ("where: {model.name: mlp}", "where: {model: mlp}"),
-        ("measures: [error, sparsity]", "measures: [error, sparsty]"),
         ("rows: [model.name, noise]", "rows: [model.name, noize]"),
         ("measure: error, over: width}, minus: {noise: 0.0 flip}", "measure: eror, over: width}, minus: {nose: x}"),
     )
@@ -351,7 +350,6 @@ def test_names_that_stand_for_nothing_are_found_with_the_nearest(tmp_path: Path)
         f"figures.gains.where=model: is none of this page's names; {keys}",
         "figures.while-training.over=steps: is none of this page's names; nearest: step; "
         f"{keys}, step, measures, error, sparsity",
-        "figures.measures.measures=sparsty: is none of this page's names; nearest: sparsity; allowed: error, sparsity",
         f"tables.peaks.rows=noize: is none of this page's names; nearest: noise; {keys}",
         "tables.peaks.cells.more than without.arguments.measure=eror: is none of this page's names; nearest: error; "
         "allowed: error, sparsity",
@@ -364,7 +362,7 @@ def test_faults_of_types_and_statistics_have_their_full_keys(tmp_path: Path) -> 
         ("times: -100", "times: many"),
         ("scale: log", "scale: logarithmic"),
         ("statistic: height, arguments: {measure: error, over: width}", "statistic: hight, arguments: {over: width}"),
-        ("measures: [error, sparsity]\n        scale: names", "scale: linear"),
+        ("measures: [error, sparsity]\n        scale: names", "scale: log"),
         ("first_of: [model.hidden", "product_of: [seed], first_of: [model.hidden"),
         ("label: training samples", "lable: training samples"),
         ("cells: {error: {", "cells: {other: {arguments: {measure: error}}, error: {"),
@@ -377,6 +375,7 @@ def test_faults_of_types_and_statistics_have_their_full_keys(tmp_path: Path) -> 
         "measures.error.times=many: must be a number",
         "figures.errors.scale=logarithmic: must be one of linear, log, names",
         "figures.measures.measures=[]: are needed for over=measures, and nowhere else",
+        "figures.measures.scale=log: has no place for measures; allowed: names; linear joins them",
         "tables.errors.cells: must have one entry, as by=noise makes the columns",
         "tables.peaks.cells.height.arguments.measure: is missing",
         "tables.peaks.cells.height.statistic=hight: no statistic 'hight' of one setting; did you mean height. Allowed: "

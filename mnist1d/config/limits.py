@@ -91,10 +91,10 @@ def too_large(run: Run) -> Iterator[Fault]:
     free, rows = free_disk(run.tracking.uri), row_bytes(run)
     if seconds > MOST_SECONDS:
         text = f"takes {duration(seconds)} at {STEP_SECONDS * 1e6:.0f} µs a step, which nothing here reaches"
-        yield Conflict(key, run.trainer.max_steps, text)
+        yield Fault(key, run.trainer.max_steps, text)
     elif blocks > have:
         text = f"takes {size(blocks)} of memory for the schedule of {steps} steps, this machine has {size(have)}"
-        yield Conflict(key, run.trainer.max_steps, text)
+        yield Fault(key, run.trainer.max_steps, text)
     elif free is not None and rows > free:
         times = 1 + steps // run.trainer.eval_every
         text = f"evaluates {times} times: {size(rows)} on disk, where {size(free)} are free"

@@ -273,7 +273,6 @@ MLP = {"model.name": "mlp", "noise": "0.0 flip"}
         ("ratio", {"of": {"width": 8}, "minus": {"width": 16}, "where": MLP}, [50 / 40, 51 / 41, 52 / 42]),
         ("share", {"of": {"width": 8}, "minus": {"width": 16}, "where": MLP}, [100, 100, 100]),
         ("share", {"of": {"width": 16}, "minus": {"width": 8}, "where": MLP}, [0, 0, 0]),
-        ("gap", {"less": "sparsity", "where": MLP | {"width": 8}}, [25, 26, 27]),
     ],
 )
 def test_statistics_are_what_they_say(

@@ -47,7 +47,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf" / "experiment"
 LOGS = Path("mlruns/reproduce")
-PAPER = ("classification", "lottery", "double_descent", "metalearn_lr", "metalearn_activation", "simclr", "pooling")
+PAPER = (
+    *("classification", "tsne", "lottery", "double_descent"),
+    *("metalearn_lr", "metalearn_activation", "simclr", "pooling"),
+)
 GROUPS = {
     "paper": PAPER,
     "ours": tuple(name for name in TITLES if name not in PAPER and not name.startswith("ablation_")),

@@ -14,7 +14,6 @@ conf/claim or conf/page is wrong.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist1d.analysis import ABLATIONS, PAGES, TITLES
-from mnist1d.spelling import nearest
+from mnist1d.analysis import ABLATIONS, PAGES, PROFILES, TITLES, store
+from mnist1d.spelling import hint, unknown
 
 if TYPE_CHECKING:  # heavy: `--help` and a wrong key are answered without them
     from rich.console import Console
@@ -34,8 +33,6 @@ if TYPE_CHECKING:  # heavy: `--help` and a wrong key are answered without them
     from mnist1d.analysis.report import Section
 
 KEYS = ("experiment", "profile", "output", "tracking.uri", "tracking.experiment", "compare")
-PROFILES = ("smoke", "quick", "paper")
-LOCAL = "sqlite:///mlruns/mlflow.db"
 
 
 @dataclass(frozen=True)
@@ -71,21 +68,17 @@ def check(argv: Sequence[str]) -> list[str]:
         key, equals, value = argument.partition("=")
         allowed = {"experiment": tuple(TITLES), "profile": PROFILES}.get(key)
         if key not in KEYS:
-            faults.append(f"{argument}: no key {key!r}{_hint(key, KEYS)}. Keys: {', '.join(KEYS)}")
+            faults.append(f"{argument}: no key {key!r}{hint(key, KEYS)}. Keys: {', '.join(KEYS)}")
         elif not equals or not value:
             faults.append(f"{argument}: a value is needed, as in {key}=VALUE")
         elif allowed and value not in allowed:
-            faults.append(f"{argument}: no {key} {value!r}{_hint(value, allowed)}. Allowed: {', '.join(allowed)}")
+            faults.append(f"{argument}: {unknown(key, value, allowed)}")
         elif key == "compare" and len(list(filter(None, value.split(",")))) != 2:
             faults.append(f"{argument}: two sweeps are needed, as in compare=SWEEP_A,SWEEP_B")
     keys = {argument.partition("=")[0] for argument in argv}
     if "compare" in keys and (idle := keys & {"experiment", "profile"}):
         faults.append(f"compare takes two sweeps whole: leave out {' and '.join(sorted(idle))}")
     return faults
-
-
-def _hint(word: str, words: Sequence[str]) -> str:
-    return "".join(f"; did you mean {close}" for close in nearest(word, words)[:1])
 
 
 def parse(argv: Sequence[str]) -> Request:
@@ -95,7 +88,7 @@ def parse(argv: Sequence[str]) -> Request:
         experiments=(given["experiment"],) if "experiment" in given else tuple(TITLES),
         profile=given.get("profile"),
         output=Path(given.get("output", "mlruns/report")),
-        uri=given.get("tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL,
+        uri=store(given),
         folder=given.get("tracking.experiment"),
         shared=tuple(f"{key}={given[key]}" for key in given if key not in ("experiment", "output", "compare")),
         compare=tuple(given["compare"].split(",")) if "compare" in given else (),

@@ -63,9 +63,10 @@ class Member:
 
 def measure_member(run: Run) -> Member:
     """What `run` adds to a stack: weights, gradients and two moments, activations, data."""
+    if run.model.learned is not None:  # its function is a table, read from a file and remembered: that needs values
+        return _measured(run)
+    get_class(run.model.target)  # imported first: what a module computes at import needs values too
     try:
-        if run.model.learned is not None:  # a table that is read from a file, and remembered
-            raise NotImplementedError
         with torch.device("meta"):  # sizes without values: nothing is allocated
             return _measured(run)
     except Exception:  # a model may look at values, when it is built or called

@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mnist1d import interrupt
-from mnist1d.analysis import TITLES
+from mnist1d.analysis import PROFILES, SIGNS, TITLES, store
 from mnist1d.provenance import cores
-from mnist1d.spelling import nearest
+from mnist1d.spelling import hint, unknown
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -58,15 +58,12 @@ GROUPS = {
     "all": tuple(TITLES),
 }
 """What `experiments=` may name besides experiments."""
-PROFILES = ("smoke", "quick", "paper")
 KEYS = ("experiments", "profile", "seeds", "workers", "output", "tracking.uri")
-LOCAL = "sqlite:///mlruns/mlflow.db"
 IMPORTED = (
     *("torch", "pytorch_lightning", "mlflow.store.tracking.sqlalchemy_store", "alembic", "hydra.main", "pandas"),
     *("pydantic", "rich.progress", "rich.table", "scipy.stats", "sklearn.linear_model", "matplotlib.pyplot"),
 )
 """Imported once, by the process that all others are forked from: 4 seconds that every program would need."""
-SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?"}
 NEEDS = {"activation_transfer": "metalearn_activation"}
 """Experiment -> the one whose results it starts from."""
 
@@ -148,21 +145,17 @@ def check(argv: Sequence[str]) -> Iterator[str]:
     for argument in argv:
         key, _, value = argument.partition("=")
         if key not in KEYS:
-            yield f"{argument}: no key {key!r}{_hint(key, KEYS)}. Keys: {', '.join(KEYS)}"
+            yield f"{argument}: no key {key!r}{hint(key, KEYS)}. Keys: {', '.join(KEYS)}"
         elif not value:
             yield f"{argument}: a value is needed, as in {key}=VALUE"
         elif key == "experiments":
             known = (*GROUPS, *TITLES)
             wrong = [name for name in value.split(",") if name not in known]
-            yield from (f"{argument}: no experiment {n!r}{_hint(n, known)}. Allowed: {', '.join(known)}" for n in wrong)
+            yield from (f"{argument}: {unknown('experiment', name, known)}" for name in wrong)
         elif key == "profile" and value not in PROFILES:
-            yield f"{argument}: no profile {value!r}{_hint(value, PROFILES)}. Allowed: {', '.join(PROFILES)}"
+            yield f"{argument}: {unknown('profile', value, PROFILES)}"
         elif key in ("seeds", "workers") and not (value.isdecimal() and int(value)):
             yield f"{argument}: must be a whole number of at least 1"
-
-
-def _hint(word: str, words: Sequence[str]) -> str:
-    return "".join(f"; did you mean {close}" for close in nearest(word, words)[:1])
 
 
 def parse(argv: Sequence[str]) -> Request:
@@ -175,7 +168,7 @@ def parse(argv: Sequence[str]) -> Request:
         seeds=int(given["seeds"]) if "seeds" in given else None,
         workers=int(given.get("workers", cores())),
         output=given.get("output", "mlruns/report"),
-        uri=given.get("tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL,
+        uri=store(given),
     )
 
 
@@ -248,7 +241,7 @@ def _verdicts(path: Path) -> Counter[str]:
     """How many claims have which verdict; claims without runs are left out."""
     with path.open(newline="", encoding="utf-8") as file:
         claims = {row["claim"]: row["claim_verdict"].partition(" at n")[0] for row in csv.DictReader(file)}
-    return Counter(verdict for verdict in claims.values() if verdict in SIGNS)
+    return Counter(verdict for verdict in claims.values() if verdict != "no runs")
 
 
 def _start(script: str, arguments: list[str], log: Path) -> BaseProcess:

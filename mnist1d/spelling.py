@@ -44,6 +44,17 @@ def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:
     return tuple(found[:3])
 
 
+def hint(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown `word`: "; did you mean …", or nothing where none of `known` is near."""
+    return "".join(f"; did you mean {close}" for close in nearest(word, known)[:1])
+
+
+def unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
+    """The message that there is no such `kind`: no pooling 'maks'; did you mean max. Allowed: stride, max, l2."""
+    allowed = list(allowed)
+    return f"no {kind} {word!r}{hint(word, allowed)}. Allowed: {', '.join(allowed)}"
+
+
 def duration(seconds: float) -> str:
     """A time for people: 0.8 s, 42 s, 3 min 5 s, 2 h 10 min, 31 years."""
     if seconds < 9.95:

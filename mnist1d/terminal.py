@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mnist1d import summary
+from mnist1d.analysis import STORE
 from mnist1d.analysis.intervals import Interval
 from mnist1d.spelling import duration, spelled, without_password
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
-DEFAULT_STORE = "sqlite:///mlruns/mlflow.db"
-"""What `make ui` opens unless told otherwise."""
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""
 MOST_SETTINGS = 30
@@ -332,7 +331,7 @@ def _ui(uri: str) -> str:
     uri = without_password(uri)
     if uri.startswith("http"):
         return uri
-    return "make ui" if uri == DEFAULT_STORE else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} make ui"
+    return "make ui" if uri == STORE else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} make ui"
 
 
 Columns = dict[str, list[str]]  # heading -> one cell per row

@@ -19,7 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import analyze
-from mnist1d.analysis import ABLATIONS, TITLES, evidence, report
+from mnist1d.analysis import ABLATIONS, SIGNS, TITLES, evidence, report
 from mnist1d.analysis.claims import Claim, judge
 from mnist1d.analysis.document import document, slug
 from mnist1d.analysis.intervals import Interval, basis, span
@@ -284,7 +284,7 @@ def test_a_browser_shows_the_page_without_complaint_also_on_a_phone(partial, tmp
 def test_verdicts_can_be_told_apart_without_colour(partial):
     cells = set(re.findall(r'class="verdict [a-z-]+" data-column="verdict">([^<]*)<', partial.page))
     assert {text[0] for text in cells} == {"✓", "?", "–"}
-    assert len(set(evidence.SIGNS.values())) == len(evidence.SIGNS)
+    assert len(set(SIGNS.values())) == len(SIGNS)
 
 
 def test_headings_are_link_targets_as_on_github():

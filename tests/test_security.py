@@ -252,3 +252,8 @@ def test_no_telemetry_even_where_nobody_has_switched_it_off() -> None:
     argv = [sys.executable, "-c", TELEMETRY]
     done = subprocess.run(argv, cwd=ROOT, env=free, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "None True 0\n", done.stderr
+
+
+def test_the_ui_listens_to_this_machine_alone() -> None:
+    done = subprocess.run(["make", "--dry-run", "ui"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--host 127.0.0.1 " in done.stdout

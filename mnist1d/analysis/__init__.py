@@ -6,6 +6,18 @@
 module is light, so that the command line can be checked before anything heavy is imported.
 """
 
+import os
+from collections.abc import Mapping
+
+PROFILES = ("smoke", "quick", "paper")
+"""Sizes that every experiment has."""
+
+STORE = "sqlite:///mlruns/mlflow.db"
+"""Where runs are unless told otherwise, as in conf/config.yaml and for `make ui`."""
+
+SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "no runs": "–"}
+"""Verdict -> how it is seen without colour."""
+
 ABLATIONS = {
     "ablation_sparsity": "Ablation: schedules of pruning",
     "ablation_mask": "Ablation: a ticket's pattern and its weights",
@@ -39,3 +51,8 @@ TITLES = {
 
 PAGES = {name: f"mnist1d.analysis.{name}" for name in TITLES if name not in ABLATIONS}
 """Experiment of the paper -> the module of its page, with METRICS (histories it needs) and page(runs)."""
+
+
+def store(given: Mapping[str, str]) -> str:
+    """The URI of the store that a command line's `given` keys mean."""
+    return given.get("tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or STORE

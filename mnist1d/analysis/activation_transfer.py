@@ -25,7 +25,7 @@ from mnist1d.analysis.page import NoRuns, Page, Picture, Statistic, Table
 from mnist1d.analysis.protocol import MISSING, command, finished, missing, one_protocol
 from mnist1d.analysis.read import Runs
 from mnist1d.analysis.statistics import difference, level
-from mnist1d.spelling import nearest
+from mnist1d.spelling import unknown
 
 METRICS = ("val/acc",)
 """The histories that the page needs."""
@@ -91,8 +91,7 @@ def gain(best: pd.DataFrame, net: str, function: str = LEARNED, over: str = "bes
     """
     for name in (function, over):
         if name not in (*FUNCTIONS, "best"):
-            close = "".join(f"; did you mean {word}" for word in nearest(name, FUNCTIONS)[:1])
-            raise ValueError(f"no function {name!r}{close}. Allowed: {', '.join(FUNCTIONS)}")
+            raise ValueError(unknown("function", name, FUNCTIONS))
     if over == "best":
         means = best[(best["net"] == net) & best["function"].isin(STANDARD)].groupby("function")["accuracy"].mean()
         over = str(means.idxmax()) if len(means) else over

@@ -30,7 +30,7 @@ from mnist1d.analysis.metrics import grid
 from mnist1d.analysis.page import Table
 from mnist1d.analysis.protocol import DESCRIPTIVE, missing
 from mnist1d.analysis.read import read_runs, sweeps
-from mnist1d.spelling import nearest, spelled
+from mnist1d.spelling import hint, nearest, spelled
 from mnist1d.summary import SEEDS, Flat, labels, swept_keys
 
 NEWEST = 5
@@ -132,8 +132,8 @@ def find(known: pd.DataFrame, asked: str) -> pd.Series:
     if known.empty:
         raise ValueError(f"no sweep {asked}: there are none yet; `python train.py -m …` makes one")
     close = " or ".join(dict.fromkeys(nearest(asked, named.to_numpy().ravel())))
-    hint = f"; did you mean {close}?" if close else "."
-    raise ValueError(f"no sweep {asked}{hint} The newest:\n{_listed(known.tail(NEWEST))}")
+    near = f"; did you mean {close}?" if close else "."
+    raise ValueError(f"no sweep {asked}{near} The newest:\n{_listed(known.tail(NEWEST))}")
 
 
 def _listed(known: pd.DataFrame) -> str:
@@ -149,8 +149,8 @@ def _side(uri: str, letter: str, found: pd.Series, measure: str) -> Side:
     if runs.finished.empty:
         raise ValueError(f"none of the {len(runs)} runs of {found['name']} ({found['key']}) is finished")
     if measure not in runs.table:
-        hint = "".join(f"; did you mean {word}" for word in nearest(measure, [k for k in runs.table if "/" in k])[:1])
-        raise ValueError(f"no run of {found['name']} ({found['key']}) has {measure}{hint}")
+        near = hint(measure, [key for key in runs.table if "/" in key])
+        raise ValueError(f"no run of {found['name']} ({found['key']}) has {measure}{near}")
     return Side(letter, found["name"], found["key"], found["status"], runs.table)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from mnist1d.analysis import intervals
+from mnist1d.analysis import SIGNS, intervals
 from mnist1d.analysis.claims import Claim, Finding, Judgement, Part, Verdict
 from mnist1d.analysis.document import plain, slug, table
 from mnist1d.analysis.intervals import Interval
 
-SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "no runs": "–"}  # seen without colour
 LEGEND = (
     "Measured: mean over n seeds ± half of its 95% interval, or its bounds where they are not symmetric. A claim is "
     "reproduced if the interval of each of its parts lies within bounds that were set before the runs, not reproduced "

@@ -36,7 +36,7 @@ from mnist1d.analysis.parameters import parameters
 from mnist1d.analysis.protocol import MISSING, command, finished, missing, one_protocol
 from mnist1d.analysis.read import Runs
 from mnist1d.analysis.statistics import difference, level
-from mnist1d.spelling import nearest
+from mnist1d.spelling import unknown
 
 METRICS: tuple[str, ...] = ()
 """No histories: what a run ends with is all that counts."""
@@ -176,8 +176,7 @@ def within(done: pd.DataFrame, most: int) -> pd.Series:
 def worth(done: pd.DataFrame, option: str, most: int) -> pd.Series:
     """Accuracy (points) of that recipe minus that without an option, by seed; ValueError for one that is none."""
     if option not in OPTIONS:
-        close = "".join(f"; did you mean {word}" for word in nearest(option, OPTIONS)[:1])
-        raise ValueError(f"no option {option!r}{close}. Allowed: {', '.join(OPTIONS)}")
+        raise ValueError(unknown("option", option, OPTIONS))
     return _worth(done, _largest(done, most), option)
 
 

@@ -36,7 +36,7 @@ from mnist1d.analysis.page import NoRuns, Page, Picture, Statistic, Table
 from mnist1d.analysis.protocol import MISSING, command, finished, missing, one_protocol
 from mnist1d.analysis.read import Runs
 from mnist1d.analysis.statistics import difference, level
-from mnist1d.spelling import nearest
+from mnist1d.spelling import unknown
 
 MEASURES = {"sparsity": ("sparsity", 100), "accuracy": ("test/acc", 100), "loss": ("test/loss", 1)}
 """Column of the rounds -> the history that it is from, and the factor."""
@@ -207,8 +207,7 @@ def _searched(rounds: pd.DataFrame, arm: str, low: float, high: float) -> pd.Dat
 
 def _known(kind: str, name: str, allowed: Collection[str]) -> str:
     if name not in allowed:
-        close = "".join(f"; did you mean {word}" for word in nearest(name, allowed)[:1])
-        raise ValueError(f"no {kind} {name!r}{close}. Allowed: {', '.join(allowed)}")
+        raise ValueError(unknown(kind, name, allowed))
     return name
 
 

@@ -34,7 +34,7 @@ from mnist1d.analysis.parameters import parameters
 from mnist1d.analysis.protocol import MISSING, command, finished, missing, one_protocol
 from mnist1d.analysis.read import Runs
 from mnist1d.analysis.statistics import difference, level
-from mnist1d.spelling import nearest
+from mnist1d.spelling import unknown
 
 METRICS = ("test/acc",)
 """The histories that the page needs."""
@@ -131,8 +131,7 @@ def gain(table: pd.DataFrame, kind: str, train_samples: int, measure: str = "fin
     Raises ValueError for a kind that is not ours, and as `level` does.
     """
     if kind not in KINDS:
-        close = "".join(f"; did you mean {word}" for word in nearest(kind, KINDS)[:1])
-        raise ValueError(f"no pooling {kind!r}{close}. Allowed: {', '.join(KINDS)}")
+        raise ValueError(unknown("pooling", kind, KINDS))
     of, minus = ({"pooling": name, "train_samples": train_samples} for name in (kind, "none"))
     return difference(table, measure, of, minus)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnist1d.spelling import nearest
+from mnist1d.spelling import hint
 
 
 def level(table: pd.DataFrame, measure: str, where: Mapping[str, Any]) -> pd.Series:
@@ -27,8 +27,7 @@ def matching(table: pd.DataFrame, where: Mapping[str, Any], *columns: str) -> pd
     """The rows of `table` with these values; raises KeyError where it lacks a column of `where` or of `columns`."""
     for key in (*columns, *where):
         if key not in table:
-            close = "".join(f"; did you mean {word}" for word in nearest(key, table.columns)[:1])
-            raise KeyError(f"runs have no column {key!r}{close}")
+            raise KeyError(f"runs have no column {key!r}{hint(key, table.columns)}")
     rows = table
     for key, value in where.items():
         wanted = tuple(value) if isinstance(value, list) else value  # as the store's values are read

@@ -8,8 +8,10 @@ gaps; what luck does to them, and what `places: others` does against it, is in d
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
@@ -19,7 +21,7 @@ import pandas as pd
 from mnist1d.analysis.curves import Curve, Places, by_seed, first_staying, landmarks, peak_place
 from mnist1d.analysis.curves import height as height_of
 from mnist1d.analysis.statistics import level, matching, refuse_several
-from mnist1d.spelling import nearest
+from mnist1d.spelling import hint
 
 Where = Mapping[str, Any]
 Best = Literal["most", "least"]
@@ -172,7 +174,7 @@ def threshold(
 # -- two settings, paired by seed -------------------------------------------------------------------------
 
 
-def difference(
+def paired(
     swept: Swept,
     measure: str,
     of: Where,
@@ -181,87 +183,53 @@ def difference(
     statistic: str = "mean",
     options: Mapping[str, Any] | None = None,
     other: str | None = None,
+    *,
+    combined: Callable[[pd.Series, pd.Series], pd.Series],
 ) -> pd.Series:
-    """A statistic of one setting minus that of another, for the seeds that both have.
+    """A statistic of one setting `combined` with that of another, for the seeds that both have.
 
     of, minus  what picks the two, beside what both share in `where`
     other      the measure of the second, if it is another one
     statistic  of one setting, by name; `options` are its further arguments
     Raises as that does, and ValueError for an unknown statistic or option.
     """
-    first, second = _both(swept, (measure, other), (of, minus), where, statistic, options)
-    return (first - second).dropna()
+    if problem := unknown(statistic, options or {}):
+        raise ValueError(problem)
+    first, second = (
+        OF_ONE[statistic](swept, measure=each, where={**(where or {}), **own}, **(options or {}))
+        for each, own in ((measure, of), (other or measure, minus))
+    )
+    return combined(first, second).dropna()
 
 
-def ratio(
-    swept: Swept,
-    measure: str,
-    of: Where,
-    minus: Where,
-    where: Where | None = None,
-    statistic: str = "mean",
-    options: Mapping[str, Any] | None = None,
-    other: str | None = None,
-) -> pd.Series:
-    """As `difference`, but the first divided by the second."""
-    first, second = _both(swept, (measure, other), (of, minus), where, statistic, options)
-    return (first / second).dropna()
+def _above(first: pd.Series, second: pd.Series) -> pd.Series:
+    """100 where the first is above the second, else 0: for claims with interval=share."""
+    return 100.0 * ((first - second).dropna() > 0)
 
 
-def share(
-    swept: Swept,
-    measure: str,
-    of: Where,
-    minus: Where,
-    where: Where | None = None,
-    statistic: str = "mean",
-    options: Mapping[str, Any] | None = None,
-    other: str | None = None,
-) -> pd.Series:
-    """100 for the seeds whose `difference` is above 0, else 0: for claims with interval=share."""
-    return 100.0 * (difference(swept, measure, of, minus, where, statistic, options, other) > 0)
-
+difference = partial(paired, combined=operator.sub)
+ratio = partial(paired, combined=operator.truediv)
+share = partial(paired, combined=_above)
 
 OF_ONE: dict[str, Callable[..., pd.Series]] = {each.__name__: each for each in (mean, best, place, height, threshold)}
 """Statistics of one setting, by name."""
-STATISTICS = OF_ONE | {each.__name__: each for each in (difference, ratio, share)}
+STATISTICS = OF_ONE | {"difference": difference, "ratio": ratio, "share": share}
 """All of them: what claims may ask for."""
 
 
 def unknown(statistic: str, arguments: Mapping[str, Any]) -> str:
     """What is wrong with asking for a statistic of one setting with these arguments; empty if nothing is."""
     if statistic not in OF_ONE:
-        return f"no statistic {statistic!r} of one setting{_hint(statistic, OF_ONE)}. Allowed: {', '.join(OF_ONE)}"
+        return f"no statistic {statistic!r} of one setting{hint(statistic, OF_ONE)}. Allowed: {', '.join(OF_ONE)}"
     takes = list(signature(OF_ONE[statistic]).parameters)[1:]
     strange = [name for name in arguments if name not in takes]
-    return f"{statistic} takes no {strange[0]!r}{_hint(strange[0], takes)}" if strange else ""
-
-
-def _both(
-    swept: Swept,
-    measures: tuple[str, str | None],
-    settings: tuple[Where, Where],
-    where: Where | None,
-    statistic: str,
-    options: Mapping[str, Any] | None,
-) -> tuple[pd.Series, pd.Series]:
-    if problem := unknown(statistic, options or {}):
-        raise ValueError(problem)
-    first, second = (
-        OF_ONE[statistic](swept, measure=measure or measures[0], where={**(where or {}), **own}, **(options or {}))
-        for measure, own in zip(measures, settings, strict=True)
-    )
-    return first, second
+    return f"{statistic} takes no {strange[0]!r}{hint(strange[0], takes)}" if strange else ""
 
 
 def _one_of(name: str, given: str, meanings: Mapping[str, int]) -> int:
     if given not in meanings:
         raise ValueError(f"{name}={given!r}: must be {' or '.join(meanings)}")
     return meanings[given]
-
-
-def _hint(word: str, known: Mapping[str, Any] | list[str]) -> str:
-    return "".join(f"; did you mean {close}" for close in nearest(word, known)[:1])
 
 
 def _none() -> pd.Series:

@@ -59,7 +59,7 @@ DESCRIBED = """
         lines: width
         panels: noise
         where: {model.name: mlp}
-        only: [8, 64]
+        only: {width: [8, 64], noise: [0.0 flip]}
       measures:
         alt: Two measures beside one another
         caption: Points, both.
@@ -181,6 +181,7 @@ def test_lines_and_points_are_where_the_numbers_are(whole: Page) -> None:
     assert [container.lines[0].get_ydata().tolist() for container in gains[0].containers] == [
         pytest.approx([0, y]) for y in (3, 3, 3, 0)
     ]
+    assert [ax.get_title(loc="left") for ax in training if ax.get_visible()] == ["a  none"]  # the others are left out
     np.testing.assert_allclose(training[0].lines[0].get_xydata(), [(0, 90), (10, 70.5), (20, 51)])
     assert [text.get_text() for text in whole.pictures[2].figure.legends[0].get_texts()] == ["width 8", "width 64"]
     assert [label.get_text() for label in measures[0].get_xticklabels()] == ["test error", "sparsity"]
@@ -340,6 +341,7 @@ def test_names_that_stand_for_nothing_are_found_with_the_nearest(tmp_path: Path)
     changes = (
         ("lines: noise", "lines: nois"),
         ("over: step", "over: steps"),
+        ("only: {width: [8, 64], noise", "only: {width: [8, 64], model.name"),
         ("where: {model.name: mlp}", "where: {model: mlp}"),
         ("rows: [model.name, noise]", "rows: [model.name, noize]"),
         ("measure: error, over: width}, minus: {noise: 0.0 flip}", "measure: eror, over: width}, minus: {nose: x}"),
@@ -349,6 +351,7 @@ def test_names_that_stand_for_nothing_are_found_with_the_nearest(tmp_path: Path)
         f"figures.gains.where=model: is none of this page's names; {keys}",
         "figures.while-training.over=steps: is none of this page's names; nearest: step; "
         f"{keys}, step, measures, error, sparsity",
+        "figures.while-training.only=model.name: is none of this page's names; allowed: width, noise",
         f"tables.peaks.rows=noize: is none of this page's names; nearest: noise; {keys}",
         "tables.peaks.cells.more than without.arguments.measure=eror: is none of this page's names; nearest: error; "
         "allowed: error, sparsity",

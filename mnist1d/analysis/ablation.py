@@ -230,7 +230,7 @@ def draw(description: Description, found: Swept, name: str) -> Picture | None:
     """A figure as it is described; None where there is nothing to be drawn."""
     asked = description.figures[name]
     rows = matching(found.table, asked.where)
-    panels = _values(description, rows, asked.panels) if asked.panels else [None]
+    panels = _shown(description, rows, asked, asked.panels)
     drawn = [(panel, _lines(description, found, asked, panel)) for panel in panels]
     drawn = [(panel, lines) for panel, lines in drawn if lines]
     if not drawn:
@@ -262,10 +262,8 @@ def _panels(count: int, legend_rows: int) -> tuple[Figure, list[Axes]]:
 
 def _lines(description: Description, found: Swept, asked: FigureOf, panel: Any) -> list[Line]:
     where = asked.where | ({asked.panels: panel} if asked.panels else {})
-    values = _values(description, found.table, asked.lines) if asked.lines else [None]
-    values = [value for value in values if value in asked.only or not asked.only]
     lines = []
-    for place, value in enumerate(values):
+    for place, value in enumerate(_shown(description, found.table, asked, asked.lines)):
         own = where | ({asked.lines: value} if asked.lines else {})
         look = LOOKS[place % len(LOOKS)]
         look = replace(look, name=description.keys[asked.lines].titled(value) if asked.lines else "")
@@ -276,6 +274,13 @@ def _lines(description: Description, found: Swept, asked: FigureOf, panel: Any) 
             frame = _frame(description, found, asked, cell, own)
             lines += [Line(each, cell.interval, frame)] if frame.size else []
     return lines
+
+
+def _shown(description: Description, rows: pd.DataFrame, asked: FigureOf, key: str | None) -> list[Any]:
+    """The values of a key that has lines or panels of its own; one that stands for all without a key."""
+    if key is None:
+        return [None]
+    return [value for value in _values(description, rows, key) if value in asked.only.get(key, [value])]
 
 
 def _frame(

@@ -110,8 +110,8 @@ class FigureOf(Section):
     axis: str = Field("", description="label of the horizontal axis, where that is of measures")
     scale: Literal["linear", "log", "names"] = Field("linear", description="of that axis; names: one place per value")
     lines: str | None = Field(None, description="key that has a line for each value")
-    only: list[Any] = Field([], description="the values of that key that are shown; none: all")
     panels: str | None = Field(None, description="key that has a panel for each value")
+    only: dict[str, list[Any]] = Field({}, description="of these two keys, the values that are shown; absent: all")
     where: Values = Field({}, description="key -> value of the settings that are shown")
     label: str | None = Field(None, description="of the vertical axis; null: the measure and its unit")
 
@@ -173,6 +173,9 @@ class Description(Section):
                 value = getattr(figure, field)
                 yield from self._unknown(f"{place}.{field}", [value] if value else [], self.keys)
             yield from self._unknown(f"{place}.where", figure.where, self.keys)
+            yield from self._unknown(
+                f"{place}.only", figure.only, [key for key in (figure.lines, figure.panels) if key]
+            )
             for field, cell in (("show", figure.show), ("dashed", figure.dashed)):
                 yield from self._cell_faults(f"{place}.{field}", cell) if cell else ()
                 yield from self._axis_faults(place, field, figure, cell) if cell else ()

@@ -23,6 +23,7 @@ from mnist1d.compose import Composer
 from mnist1d.config.validate import validate
 from mnist1d.models.make import make_model
 from tests.conftest import ROOT
+from tests.pages import cell
 
 LUCK = {0: 0.0, 1: 0.2, 2: 0.6}  # points that a seed is better for every net
 DEFAULTS = {f"task.{option}": default for option, (default, _) in OPTIONS.items()}
@@ -77,11 +78,6 @@ def page_of(rows: list[dict[str, Any]]) -> Page:
 def whole() -> Page:
     """Read only."""
     return page_of(full())
-
-
-def cell(page: Page, table: int, row: str, column: str) -> str:
-    part = page.tables[table]
-    return next(dict(zip(part.columns, cells, strict=True))[column] for cells in part.rows if cells[0] == row)
 
 
 # -- which run is what ------------------------------------------------------------------------------------

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mnist1d.analysis import figures, pooling
+from mnist1d.analysis import figures, paired, pooling
 from mnist1d.analysis.page import NoRuns, Page
 from mnist1d.analysis.read import Runs
 from mnist1d.models import CNN
+from tests.pages import cell, picture
 
 SIZES = (1000, 5000, 50_000)
 KINDS = ("none", "matched", "stride", "max", "avg", "l2")
@@ -74,15 +75,6 @@ def comparable(rows: list[dict[str, Any]]) -> tuple[pd.DataFrame, tuple[str, ...
 def whole() -> Page:
     """Read only. Every kind, size and seed."""
     return page_of(full())
-
-
-def cell(page: Page, table: int, row: str, column: str) -> str:
-    part = page.tables[table]
-    return next(dict(zip(part.columns, cells, strict=True))[column] for cells in part.rows if cells[0] == row)
-
-
-def picture(page: Page, name: str) -> matplotlib.figure.Figure:
-    return next(each.figure for each in page.pictures if each.name == name)
 
 
 # -- the page's own columns -------------------------------------------------------------------------------
@@ -244,7 +236,7 @@ def test_p_values_are_those_of_paired_t_tests_adjusted_over_all_comparisons():
     }
     steps = [min(1.0, (4 - rank) * p) for rank, p in enumerate(sorted(plain.values()))]
     wanted = dict(zip(sorted(plain, key=plain.get), np.maximum.accumulate(steps), strict=True))
-    found = pooling.adjusted(pooling.gains(page.table))
+    found = paired.adjusted(pooling.gains(page.table))
     assert found == pytest.approx(wanted)
     assert f"(p = {wanted[5000, 'avg']:.3f})" in cell(page, 1, "5000", "avg")
     assert page.tables[1].note.endswith("Holm-adjusted over all 4 comparisons.")

@@ -17,6 +17,7 @@ from mnist1d.analysis.page import NoRuns, Page
 from mnist1d.analysis.read import Runs
 from mnist1d.config import Run
 from mnist1d.models import make_encoder
+from tests.pages import cell, picture
 
 ACCURACIES = {  # depth -> percent of pixels, h1, h2, h3, p1, … at seed 0; the reference's
     0: (32.8, 82.2, 79.5, 53.4),
@@ -80,15 +81,6 @@ def page_of(rows: list[dict[str, Any]]) -> Page:
 def whole() -> Page:
     """Read only. Three variants, three seeds."""
     return page_of(full())
-
-
-def cell(page: Page, table: int, row: str, column: str) -> str:
-    part = page.tables[table]
-    return next(dict(zip(part.columns, cells, strict=True))[column] for cells in part.rows if cells[0] == row)
-
-
-def picture(page: Page, name: str) -> matplotlib.figure.Figure:
-    return next(each.figure for each in page.pictures if each.name == name)
 
 
 DEFAULT, DEEP, NONE = "projector of 2 layers", "projector of 4 layers", "no projector"

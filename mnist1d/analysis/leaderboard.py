@@ -30,8 +30,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from mnist1d.analysis import figures
 from mnist1d.analysis.figures import LOOKS, Look
-from mnist1d.analysis.intervals import Interval, basis, holm, interval_of, shown, span, t_p_outside
+from mnist1d.analysis.intervals import Interval, basis, interval_of, shown
 from mnist1d.analysis.page import NoRuns, Page, Picture, Statistic, Table
+from mnist1d.analysis.paired import difference_table
 from mnist1d.analysis.parameters import parameters
 from mnist1d.analysis.protocol import MISSING, command, finished, missing, one_protocol
 from mnist1d.analysis.read import Runs
@@ -243,33 +244,14 @@ def accuracy_table(done: pd.DataFrame) -> Table:
 def worth_table(done: pd.DataFrame) -> Table:
     """Option x net: what accuracy loses when the option alone is left out, with its interval and adjusted p value."""
     nets = _nets(done)
-    found = {(net, option): _worth(done, net, option) for net in nets for option in OPTIONS}
+    found = {(option, net): _worth(done, net, option) for net in nets for option in OPTIONS}
     found = {key: values for key, values in found.items() if values.size}
-    nets = [net for net in nets if any(net == own for own, _ in found)]
-    p_values = _adjusted(found)
-    rows = []
-    for option in [option for option in OPTIONS if any(option == own for _, own in found)]:
-        intervals = {net: interval_of(found.get((net, option), ())) for net in nets}
-        cells = (shown(each, "+z.2f") + _p(p_values.get((net, option))) for net, each in intervals.items())
-        rows.append((OPTIONS[option][1], *cells, span(each.n for each in intervals.values() if each)))
-    return Table(
-        "What each part of a recipe is worth: test accuracy (points) of the whole recipe minus that without the part",
-        ("part", *nets, "n"),
-        tuple(rows),
-        "Mean ± half of the 95% interval over n seeds, paired by seed."
-        + (f"\np: paired t test, Holm-adjusted over all {len(p_values)} comparisons." if p_values else ""),
+    nets = [net for net in nets if any(net == own for _, own in found)]
+    parts = {option: OPTIONS[option][1] for option in OPTIONS if any(option == own for own, _ in found)}
+    title = (
+        "What each part of a recipe is worth: test accuracy (points) of the whole recipe minus that without the part"
     )
-
-
-def _adjusted(found: Mapping[tuple[str, str], pd.Series]) -> dict[tuple[str, str], float]:
-    tested = {key: t_p_outside(values.to_numpy(), 0, 0) for key, values in found.items() if values.size > 1}
-    return dict(zip(tested, holm(list(tested.values())), strict=True))
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return " (p < 0.001)" if value < 0.001 else f" (p = {value:.3f})"
+    return difference_table(title, "part", found, parts, tuple(nets), 2)
 
 
 def recipe_tables(done: pd.DataFrame) -> Iterator[Table]:

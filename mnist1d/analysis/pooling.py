@@ -28,8 +28,9 @@ from scipy.ndimage import gaussian_filter1d
 
 from mnist1d.analysis import figures
 from mnist1d.analysis.figures import Look
-from mnist1d.analysis.intervals import Interval, basis, holm, interval_of, shown, span, t_interval, t_p_outside
+from mnist1d.analysis.intervals import Interval, basis, interval_of, shown, span, t_interval
 from mnist1d.analysis.page import NoRuns, Page, Picture, Statistic, Table
+from mnist1d.analysis.paired import difference_table
 from mnist1d.analysis.parameters import parameters
 from mnist1d.analysis.protocol import MISSING, command, finished, missing, one_protocol
 from mnist1d.analysis.read import Runs
@@ -146,14 +147,6 @@ def gains(done: pd.DataFrame) -> dict[Comparison, pd.Series]:
     return {comparison: values for comparison, values in found.items() if values.size}
 
 
-def adjusted(found: dict[Comparison, pd.Series]) -> dict[Comparison, float]:
-    """Comparison -> p value of its paired t test, Holm-adjusted over all that have at least two seeds."""
-    tested = {
-        comparison: t_p_outside(values.to_numpy(), 0, 0) for comparison, values in found.items() if values.size > 1
-    }
-    return dict(zip(tested, holm(list(tested.values())), strict=True))
-
-
 # -- tables -----------------------------------------------------------------------------------------------
 
 
@@ -175,25 +168,9 @@ def accuracy_table(done: pd.DataFrame) -> Table:
 
 def gain_table(found: dict[Comparison, pd.Series]) -> Table:
     """Training samples x kind: final gain over no pooling with its interval and its adjusted p value."""
-    kinds, p_values = _compared(found), adjusted(found)
-    rows = []
-    for size in sorted({size for size, _ in found}):
-        intervals = {kind: interval_of(found.get((size, kind), ())) for kind in kinds}
-        cells = (shown(interval, "+z.1f") + _p(p_values.get((size, kind))) for kind, interval in intervals.items())
-        rows.append((_said(size), *cells, span(each.n for each in intervals.values() if each)))
-    return Table(
-        "Final test accuracy gained over no pooling (points), by training samples",
-        ("samples", *kinds, "n"),
-        tuple(rows),
-        "Mean ± half of the 95% interval over n seeds, paired by seed: a pair shares its data."
-        + (f"\np: paired t test, Holm-adjusted over all {len(p_values)} comparisons." if p_values else ""),
-    )
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return " (p < 0.001)" if value < 0.001 else f" (p = {value:.3f})"
+    sizes = {size: _said(size) for size in sorted({size for size, _ in found})}
+    title = "Final test accuracy gained over no pooling (points), by training samples"
+    return difference_table(title, "samples", found, sizes, tuple(_compared(found)), 1, ": a pair shares its data")
 
 
 # -- the paper's picture: accuracy while training ---------------------------------------------------------

@@ -41,10 +41,8 @@ VALUES = frozenset(
 )
 """Keys in which members of one stack may differ: they change numbers, not shapes, schedule or code path."""
 
-LABELS = frozenset(
+DESCRIPTIVE = frozenset(
     {
-        "experiment",
-        "profile",
         "trainer.accelerator",
         "trainer.checkpoint_seconds",
         "trainer.may_diverge",
@@ -53,7 +51,10 @@ LABELS = frozenset(
         "trainer.threads",
     }
 )
-"""Keys that say why or where a run is trained; its numbers do not depend on them (beyond rounding)."""
+"""Keys that say where and how a run is trained; its numbers do not depend on them (beyond rounding)."""
+
+LABELS = DESCRIPTIVE | {"experiment", "profile"}
+"""These, and the keys that say why it is trained."""
 
 NEUTRAL = {
     "task.name": "classification",

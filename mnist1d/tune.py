@@ -38,7 +38,7 @@ from mnist1d import executors
 from mnist1d.analysis.intervals import Interval, paired_difference, shown
 from mnist1d.compose import Composer, as_typed, parse_override
 from mnist1d.config import Run, parse, validate
-from mnist1d.plan import LABELS, digest, fingerprint
+from mnist1d.plan import DESCRIPTIVE, LABELS, digest, fingerprint
 from mnist1d.space import FIRST_FRESH, ends, is_logarithmic, merged, varied, whole_numbers
 from mnist1d.spelling import spelled
 from mnist1d.terminal import Terminal
@@ -131,7 +131,7 @@ class Tuning:
         own |= {f"hydra.sweeper.{key}": spelled(self.settings[key]) for key in ("objective", "seeds", "sampler")}
         own |= {"tracking.uri": self.run.tracking.uri, "tracking.experiment": self.run.tracking.experiment}
         own |= {"force": "true"} if self.run.force else {}
-        aside = {*(LABELS - {"experiment", "profile"}), "seed", *own}
+        aside = {*DESCRIPTIVE, "seed", *own}
         return own | {key: spelled(value) for key, value in self.run.flat().items() if key not in aside}
 
     @property

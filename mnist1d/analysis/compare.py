@@ -28,15 +28,14 @@ from mnist1d.analysis.document import escaped, plain
 from mnist1d.analysis.intervals import Interval, holm, paired_difference, t_p_outside
 from mnist1d.analysis.metrics import grid
 from mnist1d.analysis.page import Table
-from mnist1d.analysis.protocol import DESCRIPTIVE, missing
+from mnist1d.analysis.protocol import missing
 from mnist1d.analysis.read import read_runs, sweeps
+from mnist1d.plan import LABELS
 from mnist1d.spelling import hint, nearest, spelled
 from mnist1d.summary import SEEDS, Flat, labels, swept_keys
 
 NEWEST = 5
 """Sweeps that are named to someone who named an unknown one."""
-LABELS = (*DESCRIPTIVE, "experiment", "profile")
-"""Keys that say why or where a run is trained: they make no settings."""
 CIRCUMSTANCES = {
     "mnist1d.git": "code versions differ",
     "mnist1d.versions": "package versions differ",

@@ -9,19 +9,12 @@ import pandas as pd
 
 from mnist1d.analysis.page import NoRuns
 from mnist1d.analysis.read import Runs
+from mnist1d.plan import DESCRIPTIVE
 
 PROFILE = "paper"
 """The profile of a command line that names none."""
 MISSING = "missing: "
 """How a remark begins that names seeds without a result."""
-DESCRIPTIVE = (
-    "trainer.accelerator",
-    "trainer.checkpoint_seconds",
-    "trainer.may_diverge",
-    "trainer.memory",
-    "trainer.stack",
-    "trainer.threads",
-)
 """Keys of the trainer that change where a run is trained, not what it measures."""
 
 

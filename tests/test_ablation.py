@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mnist1d.analysis import ABLATIONS, ablation, claims, described_page, swept
+from mnist1d.analysis import ABLATIONS, ablation, claims, described_page, figures, swept
 from mnist1d.analysis.described_page import Description, load
 from mnist1d.analysis.page import NoRuns, Page
 from mnist1d.analysis.read import Runs
@@ -193,6 +193,18 @@ def test_lines_and_points_are_where_the_numbers_are(whole: Page) -> None:
     assert "Mean over n = 3 seeds with its 95% t interval. `python train.py -m experiment=made_up`" in (
         whole.pictures[0].caption
     )
+
+
+def test_labels_of_axes_lie_within_the_figure_beside_wide_ticks() -> None:
+    with figures.lab_style():
+        figure, (ax,) = figures.panels(1)
+        ax.set_ylim(-12_500, 0)
+        ax.set_ylabel("test error, difference (points)")
+        figures.make_room(figure)
+    figure.draw_without_rendering()
+    assert ax.yaxis.label.get_window_extent().x0 == pytest.approx(0, abs=1)
+    left = figure.subplotpars.left
+    assert figures.make_room(figure).subplotpars.left == pytest.approx(left, abs=1e-3)
 
 
 def test_axes_of_percentages_end_where_no_value_can_lie(description: Description) -> None:

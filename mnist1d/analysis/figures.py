@@ -164,6 +164,15 @@ def panels(
     return figure, list(axes.flat)
 
 
+def make_room(figure: Figure) -> Figure:
+    """Move panels to the right until the labels of their vertical axes lie within the figure, however wide ticks are."""
+    figure.draw_without_rendering()
+    beyond = -min(ax.yaxis.label.get_window_extent().x0 for ax in figure.axes) / figure.bbox.width
+    if beyond > 0:
+        figure.subplots_adjust(left=figure.subplotpars.left + beyond)
+    return figure
+
+
 def legend(figure: Figure, handles: Sequence[Line2D], columns: int | None = None) -> Figure:
     """The legend between panels and caption: one line, or several of at most so many columns."""
     place, most = (0.5, 0.5 / figure.get_size_inches()[1]), min(len(handles), columns or len(handles))

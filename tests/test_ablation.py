@@ -200,11 +200,12 @@ def test_labels_of_axes_lie_within_the_figure_beside_wide_ticks() -> None:
         figure, (ax,) = figures.panels(1)
         ax.set_ylim(-12_500, 0)
         ax.set_ylabel("test error, difference (points)")
-        figures.make_room(figure)
+        figures.make_room(figure, [ax])
     figure.draw_without_rendering()
-    assert ax.yaxis.label.get_window_extent().x0 == pytest.approx(0, abs=1)
-    left = figure.subplotpars.left
-    assert figures.make_room(figure).subplotpars.left == pytest.approx(left, abs=1e-3)
+    assert ax.yaxis.label.get_window_extent().x0 == pytest.approx(figures.EDGE * figure.dpi, abs=1)
+    left = ax.get_position().x0
+    figures.make_room(figure, [ax])
+    assert ax.get_position().x0 == pytest.approx(left, abs=1e-3)
 
 
 def test_axes_of_percentages_end_where_no_value_can_lie(description: Description) -> None:

@@ -248,7 +248,7 @@ def draw(description: Description, found: Swept, name: str) -> Picture | None:
         axes[0].set_ylabel(_label(description, asked))
         figures.legend(figure, handles, columns)
         figures.caption(figure, f"{kind}\n{redo}")
-        figures.make_room(figure)
+        figures.make_room(figure, axes)
     return Picture(name, figure, asked.alt, f"{asked.caption} {kind} `{redo}`")
 
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ from mnist1d.analysis.intervals import Interval, Values, t_interval
 
 DASHES = (0, (4, 2))
 INK = "#333333"
+EDGE = 0.12  # inches from the left end of a figure to what is written there
 
 
 @dataclass(frozen=True)
@@ -164,13 +166,16 @@ def panels(
     return figure, list(axes.flat)
 
 
-def make_room(figure: Figure) -> Figure:
-    """Move panels to the right until the labels of their vertical axes lie within the figure, however wide ticks are."""
+def make_room(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Move `panels` to the right until the labels of vertical axes lie within the figure, however wide ticks are."""
     figure.draw_without_rendering()
-    beyond = -min(ax.yaxis.label.get_window_extent().x0 for ax in figure.axes) / figure.bbox.width
+    first = min(ax.yaxis.label.get_window_extent().x0 for ax in axes)
+    beyond = EDGE / figure.get_size_inches()[0] - first / figure.bbox.width
+    places = [place for ax in axes if (place := ax.get_subplotspec())]
     if beyond > 0:
-        figure.subplots_adjust(left=figure.subplotpars.left + beyond)
-    return figure
+        cast(GridSpec, places[0].get_gridspec()).left += beyond  # GridSpec.update reaches figures of pyplot alone
+        for ax, place in zip(axes, places, strict=True):
+            ax.set_subplotspec(place)
 
 
 def legend(figure: Figure, handles: Sequence[Line2D], columns: int | None = None) -> Figure:
@@ -188,5 +193,5 @@ def sample(look: Look) -> Line2D:
 def caption(figure: Figure, text: str) -> Figure:
     """Write a caption of up to two lines under everything else."""
     width, height = figure.get_size_inches()
-    figure.text(0.12 / width, 0.08 / height, text, va="bottom", fontsize=8, color="#444444", linespacing=1.4)
+    figure.text(EDGE / width, 0.08 / height, text, va="bottom", fontsize=8, color="#444444", linespacing=1.4)
     return figure

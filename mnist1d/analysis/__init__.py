@@ -6,6 +6,8 @@
 module is light, so that the command line can be checked before anything heavy is imported.
 """
 
+from pathlib import Path
+
 ABLATIONS = {
     "ablation_sparsity": "Ablation: schedules of pruning",
     "ablation_mask": "Ablation: a ticket's pattern and its weights",
@@ -39,3 +41,6 @@ TITLES = {
 
 PAGES = {name: f"mnist1d.analysis.{name}" for name in TITLES if name not in ABLATIONS}
 """Experiment of the paper -> the module of its page, with METRICS (histories it needs) and page(runs)."""
+
+OWN = sorted({file.stem for file in Path(__file__).parents[2].glob("conf/page/*.yaml")} - {*ABLATIONS})
+"""Experiments of the reader's own, whose pages are described in conf/page/ as those of the ablations are."""

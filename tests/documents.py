@@ -83,7 +83,7 @@ def commands(text: str) -> list[str]:
 def spans(text: str) -> list[str]:
     """The command lines within sentences."""
     found = [span for block in parts(text) if not block.language for span in re.findall(r"`([^`]+)`", block.text)]
-    return [" ".join(span.split()) for span in found if re.match(r"(make|python|[A-Z_]+=\S+ python) ", span)]
+    return [" ".join(span.split()) for span in found if re.match(r"(make|python|pip|[A-Z_]+=\S+ python) ", span)]
 
 
 def cell(block: Block) -> str | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 os.chdir(next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "train.py").exists()))
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["TTY_COMPATIBLE"] = "0"  # lines instead of bars
 """
 
 

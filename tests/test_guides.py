@@ -20,7 +20,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     """Someone in the folder docs/ of a copy of the project."""
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path / "docs")
-    monkeypatch.setenv("PATH", os.environ["PATH"])
+    for name in ("PATH", "TTY_COMPATIBLE"):  # which the notebook sets
+        monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.syspath_prepend(tmp_path)
     plt.switch_backend("agg")
     yield Reader(tmp_path)

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mlflow import MlflowClient
 from torch.nn import functional as F
 
 import analyze
+from mnist1d import reproduce
 from mnist1d.config import check
 from mnist1d.models import Logistic
 from tests import documents
@@ -30,6 +32,7 @@ NOT_RUN = {
     "source .venv/bin/activate": "changes the shell that it is typed in",
     "pip install -c constraints.txt -e '.[ray,slurm]'": "installs; the extras are those of pyproject.toml",
     "pip install 'mnist1d-lab[postgres]'": "installs; the same",
+    "pip install ipykernel": "installs what only notebooks need",
     "pip wheel --no-deps .": "tests/test_wheel.py builds one",
     "python -m bench metalearning": "measures for two minutes; tests/test_bench.py runs what it calls",
     "python -m mnist1d.config.reference": "tests/test_conf_files.py holds docs/config.md to what it prints",
@@ -81,20 +84,40 @@ def test_the_pages_were_understood() -> None:
     assert [line for line in NOT_RUN if line not in {*lines(*PAGES), *sentences()}] == []
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder in which an experiment was trained in its smallest size, once for all tests that need it."""
+
+    @cache
+    def trained(experiment: str) -> Path:
+        needed = reproduce.NEEDS.get(experiment)  # it starts from what that one learned
+        folder = trained(needed) if needed else tmp_path_factory.mktemp(experiment)
+        finished(run("train.py", ["-m", f"experiment={experiment}", *SMOKE], folder))
+        return folder
+
+    return trained
+
+
+def finished(done: subprocess.CompletedProcess[str]) -> None:
+    """Without a fault and without a warning."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("line", TRAINING)
-def test_training_commands_run(line: str, tmp_path: Path) -> None:
+def test_training_commands_run(line: str, tmp_path: Path, trained: Callable[[str], Path]) -> None:
     arguments = shlex.split(line)[2:]
     if "model=mpl" in line:
         (block,) = [block for block in documents.blocks(README, "console") if "model=mpl" in block]
         done = run("train.py", arguments, tmp_path)
         assert (done.returncode, done.stderr.strip()) == (2, block.partition("\n")[2].strip())
         return
-    if "activation_transfer" in line:  # takes a function that was learned before
-        assert run("train.py", ["-m", "experiment=metalearn_activation", *SMOKE], tmp_path).returncode == 0
-    extra = own_model(tmp_path) if "model=wide" in line else []
-    done = run("train.py", [*shortened(arguments), *extra], tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+    match shortened(arguments):
+        case ["-m", experiment, *size] if experiment.startswith("experiment=") and tuple(size) == SMOKE:
+            trained(experiment.partition("=")[2])
+        case short:
+            extra = own_model(tmp_path) if "model=wide" in line else []
+            finished(run("train.py", [*short, *extra], tmp_path))
 
 
 @pytest.mark.parametrize("line", sorted(set(sentences()) - NOT_RUN.keys()))
@@ -109,15 +132,14 @@ def test_commands_within_sentences_are_accepted(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in lines() if line.startswith("python analyze.py")])
-def test_the_analysis_follows_the_experiment(line: str, tmp_path: Path) -> None:
+def test_the_analysis_follows_the_experiment(line: str, trained: Callable[[str], Path]) -> None:
     arguments = shlex.split(line)[2:]
     (name,) = [each.partition("=")[2] for each in arguments if each.startswith("experiment=")] or ["classification"]
-    short = ["trainer.max_steps=4"] if name == "classification" else []
-    assert run("train.py", ["-m", f"experiment={name}", *SMOKE, *short], tmp_path).returncode == 0
-    done = run("analyze.py", arguments, tmp_path)
+    report = trained(name) / "mlruns" / "report"
+    done = run("analyze.py", arguments, trained(name))
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "mlruns/report/report.html").stat().st_size > 50_000
-    assert list((tmp_path / "mlruns/report" / name).glob("*.png"))
+    assert (report / "report.html").stat().st_size > 50_000
+    assert [file for file in (report / name).glob("*.png") if file.stat().st_size > 10_000]
 
 
 @cache
@@ -184,6 +206,8 @@ class Plain(pl.LightningModule):
     def training_step(self, batch: Any, _index: int) -> torch.Tensor:
         x, y = batch
         return F.cross_entropy(self.net(x), y)
+
+    validation_step = training_step
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)

@@ -22,7 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist1d.analysis import ABLATIONS, PAGES, PROFILES, TITLES, store
+from mnist1d.analysis import OWN, PAGES, PROFILES, TITLES, store
 from mnist1d.spelling import hint, unknown
 
 if TYPE_CHECKING:  # heavy: `--help` and a wrong key are answered without them
@@ -66,7 +66,7 @@ def check(argv: Sequence[str]) -> list[str]:
     faults = []
     for argument in argv:
         key, equals, value = argument.partition("=")
-        allowed = {"experiment": tuple(TITLES), "profile": PROFILES}.get(key)
+        allowed = {"experiment": (*TITLES, *OWN), "profile": PROFILES}.get(key)
         if key not in KEYS:
             faults.append(f"{argument}: no key {key!r}{hint(key, KEYS)}. Keys: {', '.join(KEYS)}")
         elif not equals or not value:
@@ -85,7 +85,7 @@ def parse(argv: Sequence[str]) -> Request:
     """A command line without faults as a request; of a repeated key the last one counts, as in Hydra."""
     given = dict(argument.split("=", 1) for argument in argv)
     return Request(
-        experiments=(given["experiment"],) if "experiment" in given else tuple(TITLES),
+        experiments=(given["experiment"],) if "experiment" in given else (*TITLES, *OWN),
         profile=given.get("profile"),
         output=Path(given.get("output", "mlruns/report")),
         uri=store(given),
@@ -143,7 +143,7 @@ def _section(request: Request, name: str) -> Section:
 
 def _page(name: str) -> tuple[Sequence[str], Callable[[Runs], Page]]:
     """The histories that the page of an experiment needs, and what makes it of runs."""
-    if name in ABLATIONS:
+    if name not in PAGES:
         from mnist1d.analysis import ablation, described_page
 
         description = described_page.load(name)

@@ -1,106 +1,157 @@
-"""Every command and snippet of the README, run for real: shortened where it would train for minutes."""
+"""Every command and snippet of README.md and docs/, run for real: shortened where it would train for minutes.
+
+The guides, whose commands build on each other, are followed from top to bottom in tests/test_guides.py.
+"""
 
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+import torch
+from mlflow import MlflowClient
+from torch.nn import functional as F
 
-from tests import programs
+import analyze
+from mnist1d import reproduce
+from mnist1d.config import check
+from mnist1d.models import Logistic
+from tests import documents
 from tests.conftest import ROOT
+from tests.documents import GUIDES, PAGES, SMOKE, run, shortened
 
-README = (ROOT / "README.md").read_text()
-SMOKE = ("profile=smoke", "trainer.threads=1")
-SHORT = {"trainer.max_steps": "4", "trainer.eval_every": "2", "trainer.threads": "1", "trainer.accelerator": "cpu"}
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[str]:
-    """All command lines, prompts and comments taken off."""
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
-    lines += [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
-    return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.strip()]
-
-
-def shortened(arguments: list[str]) -> list[str]:
-    """The same command for a few steps of a few runs; `--cfg` and `--help` as they are.
-
-    Ray and submitit, which tests/test_executors.py starts, are only asked for a plan.
-    """
-    if any(argument.startswith("--") for argument in arguments):
-        return arguments
-    if any(argument.startswith("experiment=") for argument in arguments):
-        return [*(a for a in arguments if not a.startswith("profile=")), *SMOKE]
-    if {"hydra.launcher.executor=ray", "hydra.launcher.executor=submitit"} & {*arguments}:
-        return [*arguments, "plan=true"]
-    kept = [a for a in arguments if a.partition("=")[0] not in SHORT]
-    kept = [re.sub(r"range\(\d+\)", "range(2)", argument) for argument in kept]
-    return [*kept, *(f"{key}={value}" for key, value in SHORT.items())]
+README = documents.read("README.md")
+NOT_RUN = {
+    "source .venv/bin/activate": "changes the shell that it is typed in",
+    "pip install -c constraints.txt -e '.[ray,slurm]'": "installs; the extras are those of pyproject.toml",
+    "pip install 'mnist1d-lab[postgres]'": "installs; the same",
+    "pip install ipykernel": "installs what only notebooks need",
+    "pip wheel --no-deps .": "tests/test_wheel.py builds one",
+    "python -m bench metalearning": "measures for two minutes; tests/test_bench.py runs what it calls",
+    "python -m mnist1d.config.reference": "tests/test_conf_files.py holds docs/config.md to what it prints",
+    "python -m mnist1d.data export": "names the program; README has it with arguments",
+    "python -m mnist1d.data export --format FORMAT --output DIR [KEY=VALUE …]": "a pattern",
+    "python analyze.py compare=SWEEP_A,SWEEP_B": "a pattern; the tutorial's is run",
+    "HYPOTHESIS_EXAMPLES=3000 python -m pytest tests/test_fuzz.py": "takes long; the suite runs it with fewer examples",
+}
+"""Command line -> why it is run by no test of the documents."""
 
 
-def run(script: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"} | {
-        "PYTHONPATH": str(folder)
-    }
-    return programs.run(script, *arguments, cwd=folder, env=env)
+def lines(*pages: str) -> list[str]:
+    """The command lines in the fenced blocks of pages, in order, each once; of all pages but the guides by default."""
+    chosen = pages or tuple(page for page in PAGES if page not in GUIDES)
+    return list(dict.fromkeys(line for page in chosen for line in documents.commands(documents.read(page))))
+
+
+def sentences() -> list[str]:
+    """The command lines within the sentences of all pages."""
+    return list(dict.fromkeys(span for page in PAGES for span in documents.spans(documents.read(page))))
 
 
 def own_model(folder: Path) -> list[str]:
     """The README's model of one's own in `folder`; the arguments that let Hydra find it there."""
-    (source,) = [block for block in blocks("python") if "class Wide" in block]
-    (config,) = blocks("yaml")
+    (source,) = [block for block in documents.blocks(README, "python") if "class Wide" in block]
+    (config,) = documents.blocks(README, "yaml")
     (folder / "my_models.py").write_text(source)
     (folder / "conf" / "model").mkdir(parents=True)
     (folder / "conf" / "model" / "wide.yaml").write_text(config)
     return ["--config-dir", str(folder / "conf")]
 
 
-TRAINING = [line for line in commands() if line.startswith("python train.py")]
+TRAINING = list(
+    {
+        shlex.join(shortened(shlex.split(line)[2:])): line for line in lines() if line.startswith("python train.py")
+    }.values()
+)
+"""Lines that differ when they are short, too."""
 
 
-def test_the_readme_was_understood() -> None:
-    assert len(TRAINING) >= 10
-    assert {"make train", "make test", "make ui"} <= set(commands())
+def test_the_pages_were_understood() -> None:
+    assert len(PAGES) >= 20
+    assert {"README.md", *GUIDES} <= set(PAGES)
+    assert len(TRAINING) >= 25
+    assert {"make train", "make test", "make ui"} <= set(lines())
+    typed = {*lines(*PAGES), *sentences()} - NOT_RUN.keys()
     known = ("python train.py", "python analyze.py", "python -m mnist1d.data export", "make ")
-    assert [line for line in commands() if not line.startswith(known)] == []
+    assert [line for line in typed if not line.startswith(known)] == []
+    assert [line for line in NOT_RUN if line not in {*lines(*PAGES), *sentences()}] == []
 
 
-@pytest.mark.parametrize("line", sorted(set(TRAINING)))
-def test_training_commands_run(line: str, tmp_path: Path) -> None:
-    arguments = shlex.split(line)[2:]
-    if "model=mpl" in line:
-        (block,) = [block for block in blocks("console") if "model=mpl" in block]
-        done = run("train.py", arguments, tmp_path)
-        assert (done.returncode, done.stderr.strip()) == (2, block.partition("\n")[2].strip())
-        return
-    if "activation_transfer" in line:  # takes a function that was learned before
-        assert run("train.py", ["-m", "experiment=metalearn_activation", *SMOKE], tmp_path).returncode == 0
-    extra = own_model(tmp_path) if "model=wide" in line else []
-    done = run("train.py", [*shortened(arguments), *extra], tmp_path)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder in which an experiment was trained in its smallest size, once for all tests that need it."""
+
+    @cache
+    def trained(experiment: str) -> Path:
+        needed = reproduce.NEEDS.get(experiment)  # it starts from what that one learned
+        folder = trained(needed) if needed else tmp_path_factory.mktemp(experiment)
+        finished(run("train.py", ["-m", f"experiment={experiment}", *SMOKE], folder))
+        return folder
+
+    return trained
+
+
+def finished(done: subprocess.CompletedProcess[str]) -> None:
+    """Without a fault and without a warning."""
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
 
 
-def test_the_analysis_follows_the_experiment(tmp_path: Path) -> None:
-    (line,) = [line for line in commands() if line.startswith("python analyze.py")]
-    experiment = ["-m", "experiment=classification", "profile=smoke", "trainer.threads=1", "trainer.max_steps=4"]
-    assert run("train.py", experiment, tmp_path).returncode == 0
-    done = run("analyze.py", shlex.split(line)[2:], tmp_path)
+@pytest.mark.parametrize("line", TRAINING)
+def test_training_commands_run(line: str, tmp_path: Path, trained: Callable[[str], Path]) -> None:
+    arguments = shlex.split(line)[2:]
+    if "model=mpl" in line:
+        (block,) = [block for block in documents.blocks(README, "console") if "model=mpl" in block]
+        done = run("train.py", arguments, tmp_path)
+        assert (done.returncode, done.stderr.strip()) == (2, block.partition("\n")[2].strip())
+        return
+    match shortened(arguments):
+        case ["-m", experiment, *size] if experiment.startswith("experiment=") and tuple(size) == SMOKE:
+            trained(experiment.partition("=")[2])
+        case short:
+            extra = own_model(tmp_path) if "model=wide" in line else []
+            finished(run("train.py", [*short, *extra], tmp_path))
+
+
+@pytest.mark.parametrize("line", sorted(set(sentences()) - NOT_RUN.keys()))
+def test_commands_within_sentences_are_accepted(line: str) -> None:
+    program, *arguments = shlex.split(line)
+    if program == "make":
+        would_run(arguments[0])
+    elif arguments[0] == "train.py":
+        check(arguments[1:])
+    else:
+        assert (arguments[0], analyze.check(arguments[1:])) == ("analyze.py", [])
+
+
+@pytest.mark.parametrize("line", [line for line in lines() if line.startswith("python analyze.py")])
+def test_the_analysis_follows_the_experiment(line: str, trained: Callable[[str], Path]) -> None:
+    arguments = shlex.split(line)[2:]
+    (name,) = [each.partition("=")[2] for each in arguments if each.startswith("experiment=")] or ["classification"]
+    report = trained(name) / "mlruns" / "report"
+    done = run("analyze.py", arguments, trained(name))
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "mlruns/report/report.html").stat().st_size > 50_000
-    assert (tmp_path / "mlruns/report/classification/figure.png").stat().st_size > 10_000
+    assert (report / "report.html").stat().st_size > 50_000
+    assert [file for file in (report / name).glob("*.png") if file.stat().st_size > 10_000]
 
 
-@pytest.mark.parametrize("target", sorted(line.split()[1] for line in commands() if line.startswith("make ")))
-def test_make_targets_exist(target: str) -> None:
+@cache
+def would_run(target: str) -> None:
+    """A target of the Makefile."""
     done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("target", sorted({line.split()[1] for line in lines(*PAGES) if line.startswith("make ")}))
+def test_make_targets_exist(target: str) -> None:
+    would_run(target)
 
 
 def test_make_help_lists_every_target() -> None:
@@ -109,22 +160,81 @@ def test_make_help_lists_every_target() -> None:
         assert f"make {target} " in done.stdout
 
 
+# -- snippets of Python -----------------------------------------------------------------------------------
+
+
+def snippet(word: str) -> str:
+    """The one that has this word."""
+    (found,) = [block for block in SNIPPETS if word in block]
+    return found
+
+
+SNIPPETS = [block for page in PAGES if page not in GUIDES for block in documents.blocks(documents.read(page), "python")]
+
+
+def test_every_snippet_is_known() -> None:
+    words = ("make_dataset", "load_weights", "MNIST1DDataModule", "class Wide")
+    assert sorted(SNIPPETS) == sorted(map(snippet, words))
+
+
 def test_the_data_snippet_runs() -> None:
-    (snippet,) = [block for block in blocks("python") if "make_dataset" in block]
-    names: dict[str, dict[str, object]] = {}
-    exec(snippet, names)
-    assert names["data"]["x"].shape == (4000, 40)  # type: ignore[attr-defined]
+    names: dict[str, Any] = {}
+    exec(snippet("make_dataset"), names)
+    assert names["data"]["x"].shape == (4000, 40)
+
+
+def test_the_weights_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("train.py", shortened(["model=logistic"]), tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    (file,) = tmp_path.glob("mlruns/artifacts/**/weights.pt")
+    (tmp_path / "weights.pt").write_bytes(file.read_bytes())
+    client = MlflowClient("sqlite:///mlruns/mlflow.db")
+    (stored,) = client.search_runs([client.get_experiment_by_name("mnist1d").experiment_id])
+    names: dict[str, Any] = {"run_id": stored.info.run_id}
+    exec(snippet("load_weights"), names)
+    Logistic().load_state_dict(names["weights"])
+    assert names["find_run"]("weights.pt") == stored.info.run_id
+
+
+class Plain(pl.LightningModule):
+    """A module as anyone has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Logistic()
+
+    def training_step(self, batch: Any, _index: int) -> torch.Tensor:
+        x, y = batch
+        return F.cross_entropy(self.net(x), y)
+
+    validation_step = training_step
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")  # Lightning's advice
+def test_the_snippet_for_lightning_runs(tmp_path: Path) -> None:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(max_steps=2, accelerator="cpu", default_root_dir=tmp_path, enable_model_summary=False, **quiet)
+    exec(snippet("MNIST1DDataModule"), {"trainer": trainer, "your_module": Plain()})
+    assert trainer.global_step == 2
 
 
 def test_the_export_runs(tmp_path: Path) -> None:
-    (line,) = [line for line in commands() if line.startswith("python -m mnist1d.data")]
+    (line,) = [line for line in lines() if line.startswith("python -m mnist1d.data")]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *shlex.split(line)[1:]]
     subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=60, check=True)
     assert {"train.csv", "README.md"} <= {file.name for file in (tmp_path / "mnist1d-noisy").iterdir()}
 
 
-def test_linked_files_exist() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert len(links) > 5
-    assert [link for link in links if not (ROOT / link).exists()] == []
+# -- links ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_linked_files_exist(page: str) -> None:
+    folder = (ROOT / page).parent
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", documents.read(page))
+    assert [link for link in links if not (folder / link).exists()] == []
+    assert len(links) > 5 or page != "README.md"

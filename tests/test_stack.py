@@ -13,6 +13,7 @@ from mnist1d.classification import StackedClassification, evaluate, train_steps
 from mnist1d.config import Run
 from mnist1d.models.make import make_model
 from mnist1d.stack import StackedModel, build_member, member_generator
+from tests.conftest import ROOT
 
 MakeRun = Callable[..., Run]
 
@@ -169,10 +170,37 @@ def test_batch_normalisation_keeps_running_statistics_per_member() -> None:
         torch.testing.assert_close(stack.member_state(n), dict(member.state_dict()))
 
 
-def test_dropout_is_refused_rather_than_shared_between_members() -> None:
-    stack = StackedModel([build_member(lambda: nn.Sequential(nn.Dropout(), nn.Linear(4, 3)), seed) for seed in (0, 1)])
-    with pytest.raises(RuntimeError, match="randomness error mode"):
-        stack(torch.zeros(2, 5, 4))
+class Decides(nn.Module):
+    """Goes one way or the other, as its input is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -x if x.sum() > 0 else x
+
+
+class Reads(nn.Module):
+    """Torch's recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(1, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x[..., None])[0][:, -1]
+
+
+REFUSED = {
+    "called random operation while in randomness error mode": nn.Dropout,  # which members would share
+    "data-dependent control flow": Decides,
+    "Batching rule not implemented": Reads,
+}
+
+
+@pytest.mark.parametrize(("message", "layer"), REFUSED.items())
+def test_what_vmap_cannot_do_is_refused_as_the_docs_say(message: str, layer: type[nn.Module]) -> None:
+    stack = StackedModel([build_member(lambda: nn.Sequential(nn.Linear(4, 4), layer()), seed) for seed in (0, 1)])
+    with pytest.raises(RuntimeError, match=message):
+        stack(torch.ones(2, 5, 4))
+    assert f"*{message}*" in (ROOT / "docs" / "stacking.md").read_text()
 
 
 def test_building_members_leaves_the_global_generator_alone(make_run: MakeRun) -> None:

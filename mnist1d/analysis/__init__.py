@@ -8,6 +8,7 @@ module is light, so that the command line can be checked before anything heavy i
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 PROFILES = ("smoke", "quick", "paper")
 """Sizes that every experiment has."""
@@ -51,6 +52,9 @@ TITLES = {
 
 PAGES = {name: f"mnist1d.analysis.{name}" for name in TITLES if name not in ABLATIONS}
 """Experiment of the paper -> the module of its page, with METRICS (histories it needs) and page(runs)."""
+
+OWN = sorted({file.stem for file in Path(__file__).parents[2].glob("conf/page/*.yaml")} - {*ABLATIONS})
+"""Experiments of the reader's own, whose pages are described in conf/page/ as those of the ablations are."""
 
 
 def store(given: Mapping[str, str]) -> str:

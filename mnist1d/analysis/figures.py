@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mnist1d.analysis.intervals import Interval, Values, t_interval
 
@@ -72,7 +72,7 @@ def lab_style() -> Iterator[None]:
 
 def plot_band(
     ax: Axes,
-    steps: NDArray[np.number],
+    steps: ArrayLike,
     values: NDArray[np.floating],
     look: Look,
     marked: tuple[int, int] | list[int] | None = None,
@@ -80,13 +80,14 @@ def plot_band(
 ) -> Axes:
     """Draw the mean over seeds against the step, or another axis, with its 95% interval at every step as a band.
 
-    steps   # [step], ascending
+    steps   # [step], ascending; of any kind that is numbers, as columns of a frame are
     values  # [seed, step], in the unit of the axis; nan where a seed was not evaluated, but in all of them nowhere
     marked  first step with a marker, and every how many follow, or a list of all that have one; None: about six, open
             and filled ones by turns
     kind    of the interval
     A step with one seed has a mean and no band.
     """
+    steps = np.asarray(steps, dtype=float)
     bounds = [kind(column[np.isfinite(column)]) for column in values.T]
     low, high = [each.low for each in bounds], [each.high for each in bounds]
     ax.fill_between(steps, low, high, color=look.color, alpha=0.28, linewidth=0)

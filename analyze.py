@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist1d.analysis import ABLATIONS, PAGES, TITLES
+from mnist1d.analysis import DESCRIBED, PAGES, TITLES
 from mnist1d.spelling import nearest
 
 if TYPE_CHECKING:  # heavy: `--help` and a wrong key are answered without them
@@ -150,7 +150,7 @@ def _section(request: Request, name: str) -> Section:
 
 def _page(name: str) -> tuple[Sequence[str], Callable[[Runs], Page]]:
     """The histories that the page of an experiment needs, and what makes it of runs."""
-    if name in ABLATIONS:
+    if name in DESCRIBED:
         from mnist1d.analysis import ablation, described_page
 
         description = described_page.load(name)

@@ -18,7 +18,7 @@ ABLATIONS = {
     "ablation_pooling": "Ablation: kinds and windows of pooling",
     "ablation_contrast": "Ablation: contrastive losses and temperature",
 }
-"""Ablation -> its heading; conf/page/ says what its page shows."""
+"""Ablation -> its heading."""
 
 TITLES = {
     "classification": "Classification",
@@ -33,9 +33,13 @@ TITLES = {
     "efficiency": "Efficiency",
     "tune": "Tuning of learning rate and weight decay",
     "leaderboard": "Leaderboard",
+    "sample_efficiency": "Sample efficiency",
     **ABLATIONS,
 }
 """Experiment -> its heading, in the order of the paper, then the ablations."""
 
-PAGES = {name: f"mnist1d.analysis.{name}" for name in TITLES if name not in ABLATIONS}
-"""Experiment of the paper -> the module of its page, with METRICS (histories it needs) and page(runs)."""
+DESCRIBED = ("sample_efficiency", *ABLATIONS)
+"""Experiments whose pages are described in conf/page/."""
+
+PAGES = {name: f"mnist1d.analysis.{name}" for name in TITLES if name not in DESCRIBED}
+"""Other experiment -> the module of its page, with METRICS (histories it needs) and page(runs)."""

@@ -1,4 +1,4 @@
-"""Pages made from descriptions: of made-up runs whose truth is known, with faults, and of every ablation there is."""
+"""Pages made from descriptions: of made-up runs whose truth is known, with faults, and every one that there is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mnist1d.analysis import ABLATIONS, ablation, claims, figures, swept
+from mnist1d.analysis import ABLATIONS, DESCRIBED, ablation, claims, figures, swept
 from mnist1d.analysis.described_page import Description, load
 from mnist1d.analysis.page import NoRuns, Page
 from mnist1d.analysis.read import Runs
@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
 
-DESCRIBED = """
+TEXT = """
     keys:
       model.name: {label: model, names: {mlp: MLP, cnn: CNN}}
       width: {label: width, first_of: [model.hidden, model.channels]}
@@ -97,7 +97,7 @@ ERRORS = {8: 50, 16: 40, 32: 46, 64: 30}  # of clean labels, by width; a peak of
 WIDTHS = {"mlp": "model.hidden", "cnn": "model.channels"}
 
 
-def written(folder: Path, text: str = DESCRIBED, name: str = "made_up") -> Path:
+def written(folder: Path, text: str = TEXT, name: str = "made_up") -> Path:
     (folder / f"{name}.yaml").write_text(dedent(text), encoding="utf-8")
     return folder
 
@@ -241,7 +241,7 @@ def test_a_part_of_an_ablation_makes_a_part_of_its_page(description: Description
 
 
 def test_a_table_that_does_not_say_which_setting_is_refused_with_its_key(tmp_path: Path) -> None:
-    text = DESCRIBED.replace("rows: [model.name, width]", "rows: [model.name]")
+    text = TEXT.replace("rows: [model.name, width]", "rows: [model.name]")
     with pytest.raises(ConfigError) as error:
         ablation.page(load("made_up", written(tmp_path, text)), runs_of(full()))
     (told,) = error.value.faults
@@ -340,7 +340,7 @@ def test_what_cannot_be_asked_is_said(found: Swept, ask: Callable[[Swept], pd.Se
 
 
 def faults(folder: Path, *changes: tuple[str, str]) -> Iterator[str]:
-    text = DESCRIBED
+    text = TEXT
     for old, new in changes:
         assert old in text
         text = text.replace(old, new, 1)
@@ -410,7 +410,7 @@ def test_along_what_was_recorded_only_histories_can_be_shown(tmp_path: Path) -> 
     ]
 
 
-# -- every ablation there is ------------------------------------------------------------------------------
+# -- every description there is -----------------------------------------------------------------------------
 
 
 def test_every_ablation_has_all_its_files_and_a_heading() -> None:
@@ -424,7 +424,7 @@ def composer() -> Composer:
     return Composer.of(CONF)
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize("name", DESCRIBED)
 def test_a_page_compares_keys_that_there_are_and_its_claims_ask_for_what_it_has(name: str, composer: Composer) -> None:
     description = load(name)
     options = [("model", option) for option in ("mlp", "cnn")]
@@ -443,7 +443,7 @@ def test_a_page_compares_keys_that_there_are_and_its_claims_ask_for_what_it_has(
     assert {str(each.verdict) for each in judged} == {"no runs"}
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize("name", DESCRIBED)
 def test_what_is_swept_is_compared(name: str) -> None:
     values = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())
     sweeper, sizes = values["hydra"]["sweeper"], values["profiles"]["paper"]
@@ -455,4 +455,5 @@ def test_what_is_swept_is_compared(name: str) -> None:
     groups = {"model": "model.name", "data": "data.num_samples"}
     description = load(name)
     alone = {"seed", "model.residual"}  # whose values follow from the architecture's
+    alone |= {"model.channels", "model.blocks"} if name == "sample_efficiency" else set()  # those of the ResNet
     assert {groups.get(key, key) for key in varying} - alone - description.axes - set(description.free) == set()

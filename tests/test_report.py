@@ -117,6 +117,7 @@ def test_the_sections_stand_in_one_order_and_say_what_has_no_runs(partial):
         "Efficiency",
         "Tuning of learning rate and weight decay",
         "Leaderboard",
+        "Sample efficiency",
         *ABLATIONS.values(),
     ]
     section = partial.text.split("## Double descent")[1].split("\n## ")[0]
@@ -309,6 +310,8 @@ def test_markup_in_a_text_stays_text():
         (Interval(93.456, 92.956, 93.956, 3), "points", "93.5 ± 0.5"),
         (Interval(47.3, 41.2, 55.5, 3), "units", "47.3 [41.2, 55.5]"),
         (Interval(61.0, 61.0, 61.0, 3), "units", "61 ± 0"),
+        (Interval(1000.0, 1000.0, 1000.0, 3), "", "1,000 ± 0"),
+        (Interval(25119.2, 9876.5, 63887.3, 3), "samples", "25,119 [9,876, 63,887]"),
         (Interval(-0.01, -0.06, 0.04, 3), "points", "0.0 ± 0.1"),
     ],
 )

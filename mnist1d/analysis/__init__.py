@@ -31,7 +31,7 @@ ABLATIONS = {
     "ablation_pooling": "Ablation: kinds and windows of pooling",
     "ablation_contrast": "Ablation: contrastive losses and temperature",
 }
-"""Ablation -> its heading; conf/page/ says what its page shows."""
+"""Ablation -> its heading."""
 
 TITLES = {
     "classification": "Classification",
@@ -46,15 +46,19 @@ TITLES = {
     "efficiency": "Efficiency",
     "tune": "Tuning of learning rate and weight decay",
     "leaderboard": "Leaderboard",
+    "sample_efficiency": "Sample efficiency",
     **ABLATIONS,
 }
 """Experiment -> its heading, in the order of the paper, then the ablations."""
 
-PAGES = {name: f"mnist1d.analysis.{name}" for name in TITLES if name not in ABLATIONS}
-"""Experiment of the paper -> the module of its page, with METRICS (histories it needs) and page(runs)."""
+DESCRIBED = tuple(sorted(file.stem for file in Path(__file__).parents[2].glob("conf/page/*.yaml")))
+"""Experiments whose pages are described in conf/page/, the reader's own among them."""
 
-OWN = sorted({file.stem for file in Path(__file__).parents[2].glob("conf/page/*.yaml")} - {*ABLATIONS})
-"""Experiments of the reader's own, whose pages are described in conf/page/ as those of the ablations are."""
+OWN = tuple(name for name in DESCRIBED if name not in TITLES)
+"""The reader's own."""
+
+PAGES = {name: f"mnist1d.analysis.{name}" for name in TITLES if name not in DESCRIBED}
+"""Other experiment -> the module of its page, with METRICS (histories it needs) and page(runs)."""
 
 
 def store(given: Mapping[str, str]) -> str:

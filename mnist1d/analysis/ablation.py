@@ -315,7 +315,8 @@ def _draw_lines(ax: Axes, description: Description, asked: FigureOf, lines: Sequ
         ax.set_xscale(asked.scale)
         for line in lines:
             kind, _ = claims.KINDS[line.interval]
-            figures.plot_band(ax, line.frame.index.to_numpy(), line.frame.to_numpy().T, line.look, kind=kind)
+            places = [asked.measures.index(name) for name in line.frame.index] if asked.measures else line.frame.index
+            figures.plot_band(ax, places, line.frame.to_numpy().T, line.look, kind=kind)
     if description.unit(asked.show) == "%":  # no value lies beyond, however wide the intervals
         low, high = ax.get_ylim()
         ax.set_ylim(max(low, 0), min(high, 100))

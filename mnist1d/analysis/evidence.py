@@ -108,7 +108,9 @@ def rule(part: Part) -> str:
 
 def number(interval: Interval | None, unit: str, sign: str = "") -> str:
     """`intervals.shown` with as many digits as the unit deserves; `sign` "+" shows that of a positive mean too."""
-    return intervals.shown(interval, f"{sign}z.1f" if unit in ("%", "points") else f"{sign}z.3g")
+    large = interval is not None and abs(interval.mean) >= 999.5  # three digits would have an exponent
+    form = "z.1f" if unit in ("%", "points") else "z,.0f" if large else "z.3g"
+    return intervals.shown(interval, f"{sign}{form}")
 
 
 def _count(interval: Interval | None) -> str:

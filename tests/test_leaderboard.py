@@ -133,6 +133,17 @@ def test_without_a_finished_run_there_is_no_page() -> None:
         page_of([one(0, 90, 1, CNN, status="FAILED")])
 
 
+def test_an_ensemble_has_the_parameters_of_all_its_nets() -> None:
+    ten = [one(seed, 99, 200, SMALL, RECIPE | {"task.ensemble": "10"}) for seed in LUCK]
+    page = page_of([*full(), *ten])
+    assert page.remarks == ()
+    assert page.statistics["within"](most=100_000).to_dict() == pytest.approx({0: 99, 1: 99.2, 2: 99.6})
+    assert page.statistics["within"](most=5210).to_dict() == pytest.approx({0: 98, 1: 98.2, 2: 98.6})
+    assert page.tables[0].rows[0][:2] == ("10 resnets + recipe", "50,660")
+    assert cell(page, 2, "task.ensemble", "10 resnets 50,660") == "10"
+    assert cell(page, 2, "task.ensemble", "resnet 970") == "1"
+
+
 # -- statistics -------------------------------------------------------------------------------------------
 
 

@@ -218,10 +218,12 @@ def _probe(stack: Stack) -> float:
 
 
 def _step_seconds(stack: Stack, batch: int) -> float:
-    """Seconds of the fastest of a few optimiser steps on batches of so many samples."""
-    run, size = stack.runs[0], len(stack)
+    """Seconds of the fastest of a few optimiser steps on batches of so many samples, of one net of each run."""
+    run, nets = stack.runs[0], stack.runs[0].task.nets
+    size = nets * len(stack)
     model = _members(run, size)
-    optimizer = make_optimizer([r.optimizer for r in stack.runs], list(model.params.values()))
+    rules = [r.optimizer for r in stack.runs for _ in range(nets)]
+    optimizer = make_optimizer(rules, list(model.params.values()))
     x = torch.zeros(size, batch, run.data.final_seq_length)
     y = torch.zeros(size, batch, dtype=torch.long)
     times: list[float] = []
@@ -231,4 +233,4 @@ def _step_seconds(stack: Stack, batch: int) -> float:
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return min(times) / nets

@@ -195,7 +195,24 @@ def worth(done: pd.DataFrame, option: str, most: int) -> pd.Series:
 
 def _worth(done: pd.DataFrame, net: str | None, option: str) -> pd.Series:
     of, minus = ({"net": net, "part": part, "ours": True} for part in (WHOLE, option))
+    if option == "ensemble":
+        minus = of | {"net": _alone(done, net)}
     return difference(done, "final", of, minus)
+
+
+def _alone(done: pd.DataFrame, net: str | None) -> str | None:
+    """The net that an ensemble has several of, if it is trained by the same recipe; None otherwise."""
+    whole = done[done["ours"] & (done["part"] == WHOLE)]
+    (ensemble, *_), others = whole[whole["net"] == net].to_dict("records") or [{}], whole[whole["net"] != net]
+    same = (run for run in others.to_dict("records") if _single(run) == _single(ensemble))
+    return next((str(run["net"]) for run in same if _ensemble(run) == 1), None)
+
+
+def _single(run: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What tells one of a run's nets from others: model, recipe and training."""
+    sections = ("model.", "optimizer.", "trainer.max_steps", "data.batch_size")
+    own = {key: str(value) for key, value in run.items() if str(key).startswith(sections)}
+    return own | _used(run) | {"ensemble": ""}
 
 
 def _largest(done: pd.DataFrame, most: int) -> str | None:

@@ -167,15 +167,20 @@ class StackData(pl.LightningDataModule):
         """What mini-batches are made of: inputs ``[N or 1, rows, length]`` and labels ``[N or 1, rows]``."""
         return self.splits["train"]
 
-    def batches(self) -> Batches | StreamBatches:
-        """The mini-batches of training, from the start: of the training data or of the endless stream."""
-        data = self.runs[0].data
+    def batches(self, nets: Sequence[Run] = ()) -> Batches | StreamBatches:
+        """The mini-batches of training, from the start: of the training data or of the endless stream.
+
+        nets  whose batches they are, equally many in a row for each run; the runs themselves if there are none
+        """
+        nets, data = nets or self.runs, self.runs[0].data
         x, y = self.training
         if data.stream:
-            generators = [member_generator(run.seed, "samples", x.device) for run in self.runs]
-            draws = [stream(r.data, x.device, g) for r, g in zip(self.runs, generators, strict=True)]
+            generators = [member_generator(net.seed, "samples", x.device) for net in nets]
+            draws = [stream(n.data, x.device, g) for n, g in zip(nets, generators, strict=True)]
             return StreamBatches(draws, generators, data.batch_size)
-        generators = [member_generator(run.seed, "batches") for run in self.runs]
+        generators = [member_generator(net.seed, "batches") for net in nets]
+        if len(x) > 1:
+            x, y = (values.repeat_interleave(len(nets) // len(self.runs), 0) for values in (x, y))
         return Batches(x, y, data.batch_size, data.batch_order == "shuffled", generators)
 
     def train_dataloader(self) -> "BlockNumbers":

@@ -115,14 +115,14 @@ class StackedClassification(StackedProblem):
 
     def __init__(self, runs: Sequence[Run]) -> None:
         super().__init__(runs)
-        self.model = StackedModel([build_member(partial(make_member, run), run.seed) for run in runs])
+        self.model = StackedModel([build_member(partial(make_member, net), net.seed) for net in self.nets])
         self.predictor: Predictor = self.model
         self._batches: Batches | StreamBatches
 
     def begin(self) -> None:
         """Start the walk through the training data, and what members draw meanwhile."""
-        self._batches = self.data.batches()
-        self.model.draw_from([member_generator(run.seed, "dropout", self.device) for run in self.runs])
+        self._batches = self.data.batches(self.nets)
+        self.model.draw_from([member_generator(net.seed, "dropout", self.device) for net in self.nets])
 
     def train_block(self, steps: range) -> Tensor:
         """See `train_steps`."""

@@ -74,9 +74,10 @@ def measure_member(run: Run) -> Member:
 
 
 def _measured(run: Run) -> Member:
-    model = _members(run, 1)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    saved = saved_bytes(model, torch.zeros(1, run.data.batch_size, run.data.final_seq_length))
+    model, nets = _members(run, 1), run.task.nets
+    weights = nets * sum(p.numel() * p.element_size() for p in model.parameters())
+    x = torch.zeros(1, run.data.batch_size, run.data.final_seq_length)
+    saved = [nets * size for size in saved_bytes(model, x)]
     working = 4 * weights + sum(saved)
     data = sum(run.data.rows) * (run.data.final_seq_length * 4 + 8)
     unrolled = int(run.task.unrolled * UNROLLED * working)
@@ -145,7 +146,8 @@ def most_members(runs: Sequence[Run]) -> dict[str, int]:
         with suppress(Exception):
             member = measure_member(run)
             fitting = run.trainer.memory * GIB / (member.working + member.data + member.unrolled)
-            fast = run.trainer.stack or (max(FEWEST, WORKING_SET / member.working) if on_cpu(run) else fitting)
+            fewest = FEWEST / run.task.nets
+            fast = run.trainer.stack or (max(fewest, WORKING_SET / member.working) if on_cpu(run) else fitting)
             most[key] = max(1, int(min(fitting, fast)))
     return most
 
@@ -211,14 +213,18 @@ def _probe(stack: Stack) -> float:
     evaluations = 1 + run.steps / run.trainer.eval_every
     train, held_out, test = run.data.rows
     forward = evaluations * (min(train, run.trainer.eval_samples or train) + held_out + test) / run.data.batch_size / 3
-    return step[run.data.batch_size] * forward + sum(step[batch] * steps for batch, steps in work.items())
+    return step[run.data.batch_size] * forward * run.task.nets + sum(
+        step[batch] * steps for batch, steps in work.items()
+    )
 
 
 def _step_seconds(stack: Stack, batch: int) -> float:
-    """Seconds of the fastest of a few optimiser steps on batches of so many samples."""
-    run, size = stack.runs[0], len(stack)
+    """Seconds of the fastest of a few optimiser steps on batches of so many samples, of one net of each run."""
+    run, nets = stack.runs[0], stack.runs[0].task.nets
+    size = nets * len(stack)
     model = _members(run, size)
-    optimizer = make_optimizer([r.optimizer for r in stack.runs], list(model.params.values()))
+    rules = [r.optimizer for r in stack.runs for _ in range(nets)]
+    optimizer = make_optimizer(rules, list(model.params.values()))
     x = torch.zeros(size, batch, run.data.final_seq_length)
     y = torch.zeros(size, batch, dtype=torch.long)
     times: list[float] = []
@@ -228,4 +234,4 @@ def _step_seconds(stack: Stack, batch: int) -> float:
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return min(times) / nets

@@ -60,6 +60,7 @@ NEUTRAL = {
     "task.name": "classification",
     "task._target_": "mnist1d.classification.StackedClassification",
     "task.heads": 1,
+    "task.ensemble": 1,
     "trainer.matmul_precision": "highest",
     "model.activation": "relu",
     "model.layers": 2,

@@ -92,6 +92,11 @@ class StackedProblem(pl.LightningModule):
 
     # -- what a problem is -------------------------------------------------------------------------------
 
+    @property
+    def nets(self) -> list[Run]:
+        """The config of every network that is trained, equally many in a row for each run: the runs themselves."""
+        return self.runs
+
     @classmethod
     def make_data(cls, runs: Sequence[Run]) -> StackData:
         """The data module of a stack, with the problem's schedule."""
@@ -137,8 +142,8 @@ class StackedProblem(pl.LightningModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser over stacked leaves, with a learning rate and weight decay per member."""
-        return optim.make_optimizer([run.optimizer for run in self.runs], list(self.model.params.values()))
+        """The optimiser over stacked leaves, with a learning rate and weight decay per network."""
+        return optim.make_optimizer([net.optimizer for net in self.nets], list(self.model.params.values()))
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

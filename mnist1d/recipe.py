@@ -7,7 +7,7 @@ defaults the numbers are those of `task=classification`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -24,6 +24,24 @@ from mnist1d.schedules import share_of_rate
 from mnist1d.stack import StackedModel, member_generator
 
 
+class EnsemblePredictor(nn.Module):
+    """A stack of N ensembles, each of which averages the logits of its nets.
+
+    Args:
+        model: the nets, `nets` in a row for each ensemble.
+        nets: in an ensemble.
+    """
+
+    def __init__(self, model: StackedModel, nets: int) -> None:
+        super().__init__()
+        self.model, self.nets, self.size = model, nets, model.size // nets
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs ``[N, batch, length]`` -> logits ``[N, batch, classes]``."""
+        logits: Tensor = self.model(x.repeat_interleave(self.nets, 0))
+        return logits.unflatten(0, (self.size, self.nets)).mean(1)
+
+
 class ShiftedPredictor(nn.Module):
     """A stack whose members average their logits over circular shifts of an input, of up to `reach` either way.
 
@@ -33,7 +51,7 @@ class ShiftedPredictor(nn.Module):
         level: what is done to every input first, `detrend` or nothing.
     """
 
-    def __init__(self, model: StackedModel, reach: Sequence[int], level: bool) -> None:
+    def __init__(self, model: StackedModel | EnsemblePredictor, reach: Sequence[int], level: bool) -> None:
         super().__init__()
         self.model, self.size, self.reach, self.level = model, model.size, list(reach), level
 
@@ -57,19 +75,30 @@ class StackedRecipe(StackedClassification):
 
     def __init__(self, runs: Sequence[Run]) -> None:
         super().__init__(runs)
-        self._tasks = [_task(run) for run in runs]
-        self._level = self._tasks[0].detrend
-        self.predictor = ShiftedPredictor(self.model, [task.test_shift for task in self._tasks], self._level)
+        self._tasks = [_task(net) for net in self.nets]
+        self._size, self._level = self._tasks[0].ensemble, self._tasks[0].detrend
+        together = EnsemblePredictor(self.model, self._size) if self._size > 1 else self.model
+        self.predictor = ShiftedPredictor(together, [_task(run).test_shift for run in runs], self._level)
         self._perturbation: Perturbation | None = None
         self._average: WeightAverage
+
+    @cached_property  # every step asks for it
+    def nets(self) -> list[Run]:
+        """Net k of an ensemble of K is what a run of its own would be with seed ``seed * K + k``."""
+        sizes = [_task(run).ensemble for run in self.runs]
+        return [
+            run.model_copy(update={"seed": run.seed * size + k})
+            for run, size in zip(self.runs, sizes, strict=True)
+            for k in range(size)
+        ]
 
     def begin(self) -> None:
         """Start the walk through the training data, the augmentation and the mean of the weights."""
         super().begin()
         if any(task.augments for task in self._tasks):
             amounts = [Amounts(task.shift, task.dilation, task.scale_coeff, *task.additions) for task in self._tasks]
-            arguments = [Arguments.of(run.data) for run in self.runs]
-            generators = [member_generator(run.seed, "augmentation") for run in self.runs]
+            arguments = [Arguments.of(net.data) for net in self.nets]
+            generators = [member_generator(net.seed, "augmentation") for net in self.nets]
             self._perturbation = Perturbation(amounts, arguments, generators, self.runs[0].data.batch_size)
         self._average = WeightAverage(self.model.params, [task.average_decay for task in self._tasks])
         smoothing = [task.label_smoothing for task in self._tasks]
@@ -85,12 +114,12 @@ class StackedRecipe(StackedClassification):
             one = range(step, step + 1)
             losses.append(train_steps(self.model, self.optimizer, self._inputs, one, self._objective))
             self._average.update(step)
-        return torch.cat(losses)
+        return torch.cat(losses).unflatten(1, (len(self.runs), self._size)).mean(2)
 
     def _set_rates(self, step: int) -> None:
         steps = self.runs[0].trainer.max_steps
         shares = [share_of_rate(task.rate_schedule, task.warmup, step, steps) for task in self._tasks]
-        rates = [run.optimizer.lr * share for run, share in zip(self.runs, shares, strict=True)]
+        rates = [net.optimizer.lr * share for net, share in zip(self.nets, shares, strict=True)]
         for group in self.optimizer.param_groups:
             group["lr"] = rates
 
@@ -110,9 +139,12 @@ class StackedRecipe(StackedClassification):
             return super().measure(step)
 
     def member_state(self, member: int) -> dict[str, Tensor]:
-        """The mean weights of a member."""
+        """The mean weights of a member; of an ensemble as those of an `nn.ModuleList` of its nets."""
         with self._average.in_use():
-            return super().member_state(member)
+            states = [self.model.member_state(member * self._size + k) for k in range(self._size)]
+        if len(states) == 1:
+            return states[0]
+        return {f"{k}.{name}": weights for k, state in enumerate(states) for name, weights in state.items()}
 
     def own_state(self) -> dict[str, Any]:
         """The members' generators and mean weights."""

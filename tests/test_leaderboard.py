@@ -129,6 +129,25 @@ def test_without_a_finished_run_there_is_no_page() -> None:
         page_of([one(0, 90, 1, CNN, status="FAILED")])
 
 
+def test_an_ensemble_has_the_parameters_of_all_its_nets() -> None:
+    ten = [one(seed, 99, 200, SMALL, RECIPE | {"task.ensemble": "10"}) for seed in LUCK]
+    page = page_of([*full(), *ten])
+    assert page.remarks == ()
+    assert page.statistics["within"](most=100_000).to_dict() == pytest.approx({0: 99, 1: 99.2, 2: 99.6})
+    assert page.statistics["within"](most=5210).to_dict() == pytest.approx({0: 98, 1: 98.2, 2: 98.6})
+    assert page.tables[0].rows[0][:2] == ("10 resnets + recipe", "50,660")
+    assert cell(page, 2, "task.ensemble", "10 resnets 50,660") == "10"
+    assert cell(page, 2, "task.ensemble", "resnet 970") == "1"
+    assert page.statistics["worth"](option="ensemble", most=100_000).to_dict() == pytest.approx({0: 1, 1: 1, 2: 1})
+    assert cell(page, 1, "ensemble", "10 resnets 50,660").startswith("+1.00 ± 0.00")
+    assert cell(page, 1, "ensemble", "resnet 5,066") == "–"
+
+
+def test_an_ensemble_by_another_recipe_than_its_net_has_no_worth() -> None:
+    other = [one(seed, 99, 200, SMALL, RECIPE | {"task.ensemble": "10", "task.shift": "7"}) for seed in LUCK]
+    assert page_of([*full(), *other]).statistics["worth"](option="ensemble", most=100_000).empty
+
+
 # -- statistics -------------------------------------------------------------------------------------------
 
 

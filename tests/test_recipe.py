@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from mnist1d.augment import Amounts, Perturbation, detrend, stretch
 from mnist1d.averaging import WeightAverage
 from mnist1d.config import Run
+from mnist1d.cost import measure_member
 from mnist1d.data.arguments import Arguments
 from mnist1d.data.streaming import nuisances, population
 from mnist1d.fit import fit_once
@@ -208,14 +210,14 @@ def test_runs_with_other_amounts_share_a_stack_and_keep_the_numbers_they_have_al
 
 def test_every_option_changes_what_is_measured(make_run: MakeRun) -> None:
     options = """detrend=true shift=5 dilation=0.1 scale_coeff=0.4 corr_noise_scale=0.1 iid_noise_scale=0.1
-        shear_scale=0.5 label_smoothing=0.1 rate_schedule=cosine warmup=0.5 average_decay=0.9 test_shift=1"""
+        shear_scale=0.5 label_smoothing=0.1 rate_schedule=cosine warmup=0.5 average_decay=0.9 test_shift=1 ensemble=2"""
     runs = [
         make_run(*SMALL, "task=recipe", *(f"task.{option}" for option in [*own])) for own in [[], *zip(options.split())]
     ]
     stacks = plan(runs)
-    assert [stack.indices for stack in stacks] == [(0, *range(2, 13)), (1,)]
+    assert [stack.indices for stack in stacks] == [(0, *range(2, 13)), (1,), (13,)]
     losses = [h.metrics["test/loss"][-1][1] for stack in stacks for h in trained(*stack.runs).histories]
-    assert len(set(losses)) == len(runs) == 13
+    assert len(set(losses)) == len(runs) == 14
 
 
 def test_what_is_kept_of_a_run_is_what_was_evaluated(make_run: MakeRun) -> None:
@@ -227,11 +229,42 @@ def test_what_is_kept_of_a_run_is_what_was_evaluated(make_run: MakeRun) -> None:
     assert loss == pytest.approx(module.histories[0].metrics["test/loss"][-1][1], rel=1e-5)
 
 
+def test_an_ensemble_averages_the_logits_of_nets_that_are_runs_of_their_own(make_run: MakeRun) -> None:
+    def stack(seeds: int, *overrides: str) -> Any:
+        data = [f"data.seed={seed // (seeds // 2)}" for seed in range(seeds)]
+        runs = [make_run(*SMALL, *EVERYTHING, f"seed={seed}", data[seed], *overrides) for seed in range(seeds)]
+        return trained(*runs)
+
+    ensembles, alone = stack(2, "task.ensemble=3"), stack(6)
+    for n, history in enumerate(ensembles.histories):
+        nets = nn.ModuleList([copy.deepcopy(ensembles.model.template) for _ in range(3)])
+        nets.load_state_dict(ensembles.member_state(n))
+        for k, net in enumerate(nets):
+            for name, weights in alone.member_state(3 * n + k).items():
+                torch.testing.assert_close(net.state_dict()[name], weights, rtol=1e-3, atol=1e-4)
+        x, y = (values[n] for values in ensembles.data.splits["test"])
+        copies = [detrend(torch.roll(detrend(x), by, -1)) for by in (-2, -1, 0, 1, 2)]
+        logits = torch.stack([net(shifted) for net in nets for shifted in copies]).mean(0)
+        assert history.metrics["test/loss"][-1][1] == pytest.approx(
+            float(F.cross_entropy(logits, y).detach()), rel=1e-4
+        )
+
+
+def test_an_ensemble_takes_the_memory_and_the_time_of_its_nets(make_run: MakeRun) -> None:
+    one, three = (make_run(*SMALL, "task=recipe", f"task.ensemble={size}") for size in (1, 3))
+    assert three.task.work(20, 50) == 3 * one.task.work(20, 50) == 60
+    single, triple = measure_member(one), measure_member(three)
+    assert (triple.weights, triple.activations, triple.working) == tuple(
+        3 * own for own in (single.weights, single.activations, single.working)
+    )
+    assert triple.data == single.data
+
+
 # The advice is to save weights from before the update; after it is what a resume wants.
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization:UserWarning")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")  # it should be
 def test_a_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = [make_run(*SMALL, *EVERYTHING, f"seed={seed}") for seed in (0, 1)]
+    runs = [make_run(*SMALL, *EVERYTHING, "task.ensemble=2", f"seed={seed}") for seed in (0, 1)]
 
     def fitted(resume: Path | None = None) -> StackedRecipe:
         saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)

@@ -2,8 +2,8 @@
 
 The page's own columns:
 
-    net         architecture and number of parameters, as `resnet 970`
-    parameters  of the network
+    net         architecture and number of parameters, as `resnet 970`; of an ensemble `10 resnets 50,660`
+    parameters  of the network, or of all of an ensemble
     part        `all`: the whole recipe of a net; or the option that is left at its default. The whole one has the
                 most options in use (of several such, most runs); a run of task=classification is whole as well
     ours        whether there is a recipe
@@ -56,6 +56,7 @@ OPTIONS: dict[str, tuple[str, str]] = {  # option of task=recipe -> its default 
     "warmup": ("0.0", "warm-up"),
     "average_decay": ("0.0", "averaged weights"),
     "test_shift": ("0", "test-time shifts"),
+    "ensemble": ("1", "ensemble"),
 }
 HUMAN = 95.8
 """Accuracy (%) of the human on 500 test images, in the reference's notebook."""
@@ -104,8 +105,9 @@ def page(runs: Runs) -> Page:
 
 def comparable(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The runs with the page's own columns; of each net those of one protocol, and a remark on what is left out."""
-    counts = [parameters(run) for run in table.to_dict("records")]
-    nets = [f"{name} {count:,}" for name, count in zip(table["model.name"], counts, strict=True)]
+    runs = table.to_dict("records")
+    counts = [_ensemble(run) * parameters(run) for run in runs]
+    nets = [f"{_architecture(run)} {count:,}" for run, count in zip(runs, counts, strict=True)]
     ours = table["task.name"] == "recipe"
     table = table.assign(net=nets, parameters=counts, ours=ours)
     kept, remarks = [], []
@@ -131,6 +133,16 @@ def _with_parts(group: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     known = pd.Series([part is not None for part in parts], group.index)
     text = f"{(~known).sum()} runs of {group['net'].iloc[0]} left out: more than one option differs from its recipe"
     return group.assign(part=parts)[known], [text] if not known.all() else []
+
+
+def _ensemble(run: Mapping[Any, Any]) -> int:
+    """Networks of a run, whose logits are averaged."""
+    return int(_used(run).get("ensemble", 1))
+
+
+def _architecture(run: Mapping[Any, Any]) -> str:
+    size = _ensemble(run)
+    return str(run["model.name"]) if size == 1 else f"{size} {run['model.name']}s"
 
 
 def _key(option: str) -> str:
@@ -183,7 +195,24 @@ def worth(done: pd.DataFrame, option: str, most: int) -> pd.Series:
 
 def _worth(done: pd.DataFrame, net: str | None, option: str) -> pd.Series:
     of, minus = ({"net": net, "part": part, "ours": True} for part in (WHOLE, option))
+    if option == "ensemble":
+        minus = of | {"net": _alone(done, net)}
     return difference(done, "final", of, minus)
+
+
+def _alone(done: pd.DataFrame, net: str | None) -> str | None:
+    """The net that an ensemble has several of, if it is trained by the same recipe; None otherwise."""
+    whole = done[done["ours"] & (done["part"] == WHOLE)]
+    (ensemble, *_), others = whole[whole["net"] == net].to_dict("records") or [{}], whole[whole["net"] != net]
+    same = (run for run in others.to_dict("records") if _single(run) == _single(ensemble))
+    return next((str(run["net"]) for run in same if _ensemble(run) == 1), None)
+
+
+def _single(run: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What tells one of a run's nets from others: model, recipe and training."""
+    sections = ("model.", "optimizer.", "trainer.max_steps", "data.batch_size")
+    own = {key: str(value) for key, value in run.items() if str(key).startswith(sections)}
+    return own | _used(run) | {"ensemble": ""}
 
 
 def _largest(done: pd.DataFrame, most: int) -> str | None:
@@ -226,7 +255,7 @@ def accuracy_table(done: pd.DataFrame) -> Table:
     for name, own in entries(done).items():
         accuracy = shown(interval_of(own["final"].to_numpy()), "z.2f")
         on = ", ".join(cost for cost, names in fronts.items() if name in names)
-        net = f"{own['model.name'].iloc[0]}{' + recipe' if own['ours'].iloc[0] else ''}"
+        net = f"{_architecture(own.iloc[0].to_dict())}{' + recipe' if own['ours'].iloc[0] else ''}"
         size, seconds = f"{own['parameters'].iloc[0]:,}", f"{own['seconds'].mean():.1f}"
         rows.append((net, size, accuracy, seconds, on, str(len(own))))
     for point in sorted(PUBLISHED, key=lambda point: -point.accuracy):

@@ -41,6 +41,11 @@ class Task(Section):
         """Steps that are kept in memory to go back through."""
         return 0
 
+    @property
+    def nets(self) -> int:
+        """Networks that a run trains side by side."""
+        return 1
+
 
 class Classification(Task):
     """Classify digits."""
@@ -84,6 +89,16 @@ class Recipe(Task):
         description="decay of a running mean of the weights, evaluated in their place; 0: none"
     )
     test_shift: Count = Field(description="logits are averaged over circular shifts of up to this many positions")
+    ensemble: int = Field(ge=1, le=1000, description="nets that a run trains side by side; their logits are averaged")
+
+    def work(self, max_steps: int, batch_size: int) -> float:
+        """Every net takes every step."""
+        del batch_size
+        return max_steps * self.ensemble
+
+    @property
+    def nets(self) -> int:
+        return self.ensemble
 
     @property
     def augments(self) -> bool:

@@ -25,7 +25,7 @@ from mnist1d.data.templates import get_templates
 if TYPE_CHECKING:
     from mnist1d.config import Data
 
-__all__ = ["nuisances", "population", "stream"]
+__all__ = ["correlation", "nuisances", "population", "stream"]
 
 _BLOCK = 4096  # samples made at once on a CPU: their intermediates stay in its cache
 
@@ -65,7 +65,7 @@ class _Source:
         self.paddings = table.shape[1]
         # Each row twice over: every circular shift of it is then a window of it.
         self.windows = self._tensor(np.concatenate([table, table], axis=2).ravel()).unfold(0, length, 1)
-        self.filter = self._tensor(args.corr_noise_scale * _filter(length))
+        self.filter = self._tensor(args.corr_noise_scale * correlation(length))
         self.ramp = self._tensor(_ramp(length))
         self.resampling = self._tensor(resample(np.eye(length), args.final_seq_length)[:, order] / deviation)
         self.offset = self._tensor(np.full(args.final_seq_length, -mean / deviation))
@@ -118,7 +118,7 @@ def _generated(recipe: Recipe) -> Arguments:
     return recipe.arguments
 
 
-def _filter(length: int) -> Floats:
+def correlation(length: int) -> Floats:
     """What correlates noise, as a matrix [length, length]: `noise @ matrix`."""
     return gaussian_filter1d(np.eye(length), NOISE_WIDTH, axis=-1)
 
@@ -137,7 +137,7 @@ def nuisances(args: Arguments) -> tuple[Floats, Floats, Floats]:
     """
     _, deviation = population(args)
     reading = resample(np.eye(args.length), args.final_seq_length) / deviation
-    return _filter(args.length) @ reading, reading, _ramp(args.length) @ reading
+    return correlation(args.length) @ reading, reading, _ramp(args.length) @ reading
 
 
 @lru_cache(maxsize=64)
@@ -149,7 +149,7 @@ def population(args: Arguments) -> tuple[float, float]:
     """
     first, second, silent = _signal_moments(args)
     reading = resample(np.eye(args.length), args.final_seq_length)
-    filtered = args.corr_noise_scale * _filter(args.length)
+    filtered = args.corr_noise_scale * correlation(args.length)
     ramp = _ramp(args.length)
     moments = (
         (1 + args.scale_coeff**2 / 12) * second  # a uniform on [-1/2, 1/2) has variance 1/12

@@ -32,6 +32,7 @@ from tests.test_train import train
 CONF = ROOT / "conf"
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "40"))
 GROUPS = {folder.name: [file.stem for file in folder.glob("*.yaml")] for folder in CONF.iterdir() if folder.is_dir()}
+GROUPS = {name: options for name, options in GROUPS.items() if options}  # hydra has but groups of its own
 HYDRA = ("run.dir", "sweep.dir", "sweep.subdir", "output_subdir", "mode", "verbose", "job.chdir", "job.name", "help")
 HYDRA += (
     "sweeper.max_batch_size",

@@ -107,7 +107,7 @@ NUMBERS = {
     "sgd": "optimizer.momentum=0.5",
     "recipe": """task.detrend=true task.shift=1 task.dilation=0.1 task.scale_coeff=0.1 task.corr_noise_scale=0.1
         task.iid_noise_scale=0.1 task.shear_scale=0.1 task.label_smoothing=0.1 task.rate_schedule=cosine task.warmup=0.1
-        task.average_decay=0.9 task.test_shift=1""",
+        task.average_decay=0.9 task.test_shift=1 task.ensemble=2""",
     "lottery": """task.criterion=random task.rounds=99 task.schedule=geometric task.final_sparsity=0.9 task.rate=0.1
         task.scope=global task.prune_biases=false task.mask_step=1 task.rewind_step=1 task.init=xavier
         task.shuffle_masks=true task.ticket_round=1 task.follow_ups=[fresh] task.follow_up_inits=[rewound]
@@ -179,7 +179,8 @@ def test_runs_recorded_before_an_option_came_are_found(
 
 
 def test_what_does_not_count_is_what_a_run_has_that_does_not_ask_for_it(make_run: MakeRun) -> None:
-    own = {**make_run("task=contrastive", "model=cnn").flat(), **make_run("model=cnn").flat(), **make_run().flat()}
+    asked = (("task=recipe",), ("task=contrastive", "model=cnn"), ("model=cnn",), ())
+    own = {key: value for overrides in asked for key, value in make_run(*overrides).flat().items()}
     assert {key: own[key] for key in NEUTRAL} == NEUTRAL
 
 

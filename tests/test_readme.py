@@ -173,7 +173,7 @@ SNIPPETS = [block for page in PAGES if page not in GUIDES for block in documents
 
 
 def test_every_snippet_is_known() -> None:
-    words = ("make_dataset", "load_weights", "MNIST1DDataModule", "class Wide")
+    words = ("make_dataset", "load_weights", "MNIST1DDataModule", "class Wide", "import posterior")
     assert sorted(SNIPPETS) == sorted(map(snippet, words))
 
 
@@ -181,6 +181,16 @@ def test_the_data_snippet_runs() -> None:
     names: dict[str, Any] = {}
     exec(snippet("make_dataset"), names)
     assert names["data"]["x"].shape == (4000, 40)
+
+
+def test_the_posterior_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (
+        snippet("import posterior")
+        .replace("test.test_x)", "test.test_x[:9])")
+        .replace("test.test_y)", "test.test_y[:9])")
+    )
+    exec(lines, {})
+    assert capsys.readouterr().out == "1.0\n"
 
 
 def test_the_weights_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## time stacks against plain loops, side by side; writes docs/bench.md and docs/bench.json
+bench: $(INSTALLED)  ## time stacks against plain loops, side by side; writes docs/bench.md, bench.json and performance.md
 	$(BIN)/python -m bench
 
 ui: $(INSTALLED)  ## open the MLflow UI on http://127.0.0.1:5000 (PORT=n for another)

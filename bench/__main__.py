@@ -1,4 +1,4 @@
-"""Time stacks against plain loops and write docs/bench.md and docs/bench.json.
+"""Time stacks against plain loops and write docs/bench.md, docs/bench.json and docs/performance.md.
 
 python -m bench               all tables, about eight minutes
 python -m bench steps=MLP     only the rows of the first table whose name holds MLP, printed, nothing written
@@ -15,7 +15,18 @@ from typing import Any
 
 import torch
 
-from bench import activation, data, experiments, main_job, make_run, metalearning, overhead, procedures
+from bench import (
+    activation,
+    data,
+    experiments,
+    main_job,
+    make_run,
+    metalearning,
+    overhead,
+    peak,
+    performance,
+    procedures,
+)
 from bench.steps import CASES, Result, measure
 from mnist1d import provenance
 from mnist1d.fit import quiet
@@ -99,8 +110,8 @@ def timed_procedures() -> dict[str, Any]:
 
 def timed_metalearning() -> tuple[dict[str, Any], dict[str, Any]]:
     """The figures of `metalearning` and of `activation`."""
-    rate = metalearning.figures(metalearning.measure(), metalearning.measure_whole())
-    return rate, activation.figures(activation.measure())
+    rate = metalearning.figures(metalearning.measure(), metalearning.measure_whole(), metalearning.work())
+    return rate, activation.figures(activation.measure(), activation.work())
 
 
 def overhead_figures() -> tuple[float, float]:
@@ -124,6 +135,7 @@ def write(
     """The tables as a page and as JSON."""
     figures = {
         "machine": machine(),
+        "matrix product, 10^9 operations a second": round(peak.matrix_product() / 1e9),
         "milliseconds per step per run": rows,
         "experiments": whole,
         "lottery tickets and SimCLR": timed,
@@ -134,6 +146,7 @@ def write(
         "main job, ten seeds, seconds": {"plain script": round(plain_s, 1), "train.py": round(ours_s, 1)},
     }
     (DOCS / "bench.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (DOCS / "performance.md").write_text(performance.page(figures, markdown))
     page = f"""# Bench
 
 Made by `make bench` on {figures["machine"]}. Variants take turns in one process; times are medians over {TURNS} turns,

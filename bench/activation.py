@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import make_run
+from bench.experiments import runs_of as runs_of_experiment
+from bench.peak import operations
 from bench.plain import tensors
 from bench.steps import stacked_loop
 from bench.timing import Timing, Variant, beside_the_reference, side_by_side
@@ -100,10 +102,22 @@ def measure(turns: int = TURNS, seconds: float = SECONDS, members: int = MEMBERS
     return side_by_side(variants, turns, seconds)
 
 
-def figures(timings: Sequence[Timing]) -> dict[str, Any]:
+def work(members: int = MEMBERS) -> tuple[float, float]:
+    """Trainings of `INNER_STEPS` in all learning of profile paper, and the operations of one of ours, per function."""
+    runs = [(run, task_of(run)) for run in runs_of_experiment("experiment=metalearn_activation")]
+    steps = sum(run.trainer.max_steps * task.inner_steps for run, task in runs if task.scale)
+    return steps / INNER_STEPS, operations(stacked_loop(runs_of(members))) / members
+
+
+def figures(timings: Sequence[Timing], work: tuple[float, float]) -> dict[str, Any]:
     """What goes into docs/bench.json."""
     rows = beside_the_reference(timings, "a training and an update", "ms per function")
-    return {"inner steps": INNER_STEPS, "milliseconds per function": rows}
+    return {
+        "inner steps": INNER_STEPS,
+        "trainings": round(work[0]),
+        "operations of a training, 10^9": round(work[1] / 1e9, 3),
+        "milliseconds per function": rows,
+    }
 
 
 def section(found: dict[str, Any], table: Callable[[list[dict[str, Any]]], str]) -> str:

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import make_run
+from bench.experiments import runs_of as runs_of_experiment
 from bench.main_job import whole_process
+from bench.peak import operations
 from bench.plain import tensors
 from bench.steps import stacked_loop
 from bench.timing import Timing, Variant, beside_the_reference, side_by_side
@@ -40,8 +42,7 @@ def reference_loop(run: Run) -> Callable[[int], float]:
 
     It returns the rate after the last.
     """
-    task, (x, y), size = run.task, tensors(run)["train"], run.data.batch_size
-    assert isinstance(task, MetalearnLr)
+    task, (x, y), size = _task(run), tensors(run)["train"], run.data.batch_size
     initial = list(build_member(lambda: make_model(run.model), run.seed).parameters())
     rate = torch.tensor(run.optimizer.lr, requires_grad=True)
 
@@ -85,9 +86,24 @@ def measure_whole() -> tuple[float, float]:
         )
 
 
-def figures(timings: Sequence[Timing], whole: tuple[float, float]) -> dict[str, Any]:
+def work(members: int = MEMBERS) -> tuple[float, float]:
+    """Trainings of 200 steps in all runs of profile paper, and the operations of one of ours, per run."""
+    runs = runs_of_experiment("experiment=metalearn_lr")
+    steps = sum(run.trainer.max_steps * _task(run).inner_steps for run in runs)
+    timed = runs_of(members)
+    return steps / _task(timed[0]).inner_steps, operations(stacked_loop(timed)) / members
+
+
+def _task(run: Run) -> MetalearnLr:
+    assert isinstance(run.task, MetalearnLr)
+    return run.task
+
+
+def figures(timings: Sequence[Timing], whole: tuple[float, float], work: tuple[float, float]) -> dict[str, Any]:
     """What goes into docs/bench.json."""
     return {
+        "trainings": round(work[0]),
+        "operations of a training, 10^9": round(work[1] / 1e9, 3),
         "milliseconds per run": beside_the_reference(timings, "a step of the rate", "ms per run"),
         "both starts, seconds": {"plain script": round(whole[0], 1), "train.py": round(whole[1], 1)},
     }

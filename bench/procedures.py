@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.experiments import SIDES, Take, runs_of
+from bench.peak import operations
 from bench.plain import plain_loop, tensors
 from bench.steps import begun, block_loop
 from bench.timing import Timing, Variant, side_by_side
@@ -79,6 +80,7 @@ class Result:
         steps: of all runs of the experiment together.
         timings: of a step of a run: reference, kindest loop, ours, ours in float32.
         probes: their share of our time; None where nothing is probed.
+        operations: of a step of a run of ours.
     """
 
     procedure: Procedure
@@ -86,6 +88,7 @@ class Result:
     steps: int
     timings: list[Timing]
     probes: float | None
+    operations: float
 
 
 # -- lottery tickets -------------------------------------------------------------------------------------
@@ -255,7 +258,9 @@ def measure(procedure: Procedure, turns: int = TURNS, seconds: float = SECONDS) 
     members = next(own for own in stacks if procedure.where.items() <= own[0].flat().items())
     timings = measure_stack(procedure, members, turns, seconds)
     probes = probe_share(members[:2], timings[2].median) if procedure.probed else None
-    return Result(procedure, len(members), sum(procedure.steps(run) for run in runs), timings, probes)
+    sides = procedure.sides(members)
+    each = operations(block_loop(sides.module, sides.first)) / len(members)
+    return Result(procedure, len(members), sum(procedure.steps(run) for run in runs), timings, probes, each)
 
 
 def measure_stack(procedure: Procedure, runs: Sequence[Run], turns: int, seconds: float) -> list[Timing]:
@@ -298,6 +303,7 @@ def row(result: Result) -> dict[str, Any]:
         "target": result.procedure.target,
         "steps": result.steps,
         **{f"{side.name}, s": round(side.median * result.steps / 1000) for side in (reference, kindest, ours)},
+        "operations, 10^12": round(result.operations * result.steps / 1e12, 1),
     }
 
 

@@ -1,5 +1,6 @@
 """The benchmark measures what it says; never how fast it is."""
 
+import json
 import math
 from collections.abc import Callable
 
@@ -7,10 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from bench import CONF, activation, experiments, make_run, metalearning, procedures
+from bench import CONF, activation, experiments, make_run, metalearning, peak, performance, procedures
 from bench.__main__ import markdown, row
 from bench.experiments import Case as Experiment
-from bench.experiments import Estimate, Point, between, evaluated_rows, idle_work, measure_points, runs_of, total
+from bench.experiments import (
+    Estimate,
+    Point,
+    between,
+    evaluated_rows,
+    idle_work,
+    measure_points,
+    runs_of,
+    total,
+    total_operations,
+)
 from bench.overhead import measure as measure_overhead
 from bench.plain import plain_loop, plain_run
 from bench.procedures import PROCEDURES, Procedure, Result, Sides
@@ -19,6 +30,9 @@ from bench.timing import Timing, Variant, side_by_side
 from mnist1d.config import Run, check
 from mnist1d.metalearn_lr import StackedMetalearnLr
 from mnist1d.plan import fingerprint
+from tests.conftest import ROOT
+
+EVALUATIONS = {"classification": 25, "pooling": 61}
 
 
 def test_ratios_are_taken_turn_by_turn() -> None:
@@ -111,19 +125,20 @@ def test_each_side_is_charged_for_what_it_evaluates(sweeps: dict[str, list[Run]]
 def made_up(steps: tuple[float, float, float], turns: int) -> Point:
     times = [Timing("a step", [value] * turns) for value in steps]
     none = Timing("an evaluation", [1e-9] * turns)
-    return Point("made up", 1, (times[0], times[1], times[2]), (none, none, none))
+    return Point("made up", 1, (times[0], times[1], times[2]), (none, none, none), 1000.0 * steps[-1])
 
 
 def test_times_are_added_up_over_runs() -> None:
-    case = experiments.CASES[0]
+    case = next(case for case in experiments.CASES if case.name == "double descent, MLP")
     runs = [
         make_run("model=mlp", "optimizer=sgd", f"model.hidden={hidden}", "trainer.max_steps=10") for hidden in (4, 8)
     ]
     points = {(): {4: made_up((4.0, 2.0, 1.0), 3), 16: made_up((64.0, 2.0, 1.0), 3)}}
+    assert total_operations(case, runs, points) == pytest.approx(10 * (1000 + 1000))
     sides = [total(case, runs, points, side, 3).median for side in range(3)]
     assert sides == pytest.approx([10 * (4 + 16), 10 * (2 + 2), 10 * (1 + 1)])
     plain, kindest, ours = (Timing(str(side), [value]) for side, value in enumerate(sides))
-    estimate = Estimate(case, 2, (plain, kindest, ours), 0.0, [])
+    estimate = Estimate(case, 2, (plain, kindest, ours), 0.0, [], 0.0)
     assert experiments.row(estimate)["reference / ours"] == 10.0
     assert experiments.row(estimate)["kindest / ours"] == 2.0
 
@@ -137,7 +152,7 @@ def test_a_point_is_measured_on_all_sides(case: Experiment, sweeps: dict[str, li
     assert point.members == 2
     assert all(math.isfinite(timing.median) for timing in (*point.steps, *point.rows))
     assert point.steps[0].name == "plain loop"
-    assert (point.steps[0] is point.steps[1]) == (case.name == "pooling")  # whose reference has no DataLoader
+    assert (point.steps[0] is point.steps[1]) == ("double" not in case.name)  # the others have no DataLoader
     assert (curve, sizes.keys()) == (case.place(smallest[0])[0], {case.anchors[0]})
 
 
@@ -153,15 +168,15 @@ def test_a_sliced_epoch_has_every_sample_once() -> None:
 def test_the_command_of_the_fixed_part_is_sound(case: Experiment, sweeps: dict[str, list[Run]]) -> None:
     overrides = idle_work(case, sweeps[case.name][0])
     check(["-m", *overrides], CONF)  # ends the program at a fault
-    assert f"trainer.max_steps={61 if case.name == 'pooling' else 5}" in overrides
+    assert f"trainer.max_steps={EVALUATIONS.get(case.name, 5)}" in overrides
 
 
 def test_the_section_has_both_tables() -> None:
-    case = experiments.CASES[2]
+    case = next(case for case in experiments.CASES if case.name == "pooling")
     sides = Timing("reference", [4000.0]), Timing("kindest", [2000.0]), Timing("ours", [1000.0])
-    estimate = Estimate(case, 7, sides, 0.4, [made_up((4.0, 2.0, 1.0), 1)])
+    estimate = Estimate(case, 7, sides, 0.4, [made_up((4.0, 2.0, 1.0), 1)], 7e11)
     text = experiments.section(experiments.figures([estimate]), markdown)
-    assert "| pooling | 7 | 4 | 2 | 1 | 0 | 4.0 | 2.0 | 4 |" in text
+    assert "| pooling | 7 | 4 | 2 | 1 | 0 | 4.0 | 2.0 | 4 | 0.7 |" in text
     assert "| made up | 1 | 4.0 | 2.0 | 1.0 | 4.0 | 2.0 | 0.0 | 0.0 |" in text
 
 
@@ -266,9 +281,9 @@ def test_the_section_has_a_row_per_procedure_and_the_probes() -> None:
     timings = [
         Timing(name, [value]) for name, value in zip((*experiments.SIDES, "ours, float32"), (8, 4, 2, 4), strict=True)
     ]
-    result = Result(PROCEDURES[2], 5, 1000, timings, 0.16)
+    result = Result(PROCEDURES[2], 5, 1000, timings, 0.16, 2e9)
     text = procedures.section(procedures.figures([result]), markdown)
-    assert "| SimCLR training | 5 | 8 | 4 | 2 | 4 | 4.0 | 2.0 | 2.0 | 4 | 1000 | 8 | 4 | 2 |" in text
+    assert "| SimCLR training | 5 | 8 | 4 | 2 | 4 | 4.0 | 2.0 | 2.0 | 4 | 1000 | 8 | 4 | 2 | 2.0 |" in text
     assert "take 16% of" in text
 
 
@@ -286,7 +301,7 @@ def test_every_way_of_learning_a_rate_is_timed_and_shown() -> None:
     timings = metalearning.measure(turns=1, seconds=1e-6, members=3)
     assert [timing.name for timing in timings] == ["as the reference", "both starts stacked", "stack of 3"]
     made_up = [Timing(timing.name, [value]) for timing, value in zip(timings, (300.0, 30.0, 10.0), strict=True)]
-    text = metalearning.section(metalearning.figures(made_up, (31.0, 5.04)), markdown)
+    text = metalearning.section(metalearning.figures(made_up, (31.0, 5.04), (7, 2e8)), markdown)
     assert "| both starts stacked | 30.0 | 10.0 |" in text
     assert "plain script 31.0 s without evaluations, and\n`train.py` 5.0 s" in text
 
@@ -307,6 +322,33 @@ def test_the_reference_learns_the_function_that_ours_learns() -> None:
 
 def test_every_way_of_learning_a_function_is_timed_and_shown() -> None:
     timings = [Timing("as the reference", [90.0, 80.0]), Timing("one function", [3.0, 2.0])]
-    text = activation.section(activation.figures(timings), markdown)
+    text = activation.section(activation.figures(timings, (7, 2e8)), markdown)
     assert "| as the reference | 85.0 | 1.0 |" in text
     assert "| one function | 2.5 | 35.0 |" in text
+
+
+# -- what it all costs -----------------------------------------------------------------------------------
+
+
+def test_operations_are_those_of_the_matrix_products() -> None:
+    a, b = torch.randn(3, 4), torch.randn(4, 5)
+    assert peak.operations(lambda times: [a @ b for _ in range(times)]) == 2 * 3 * 4 * 5
+    stack = stacked_loop([make_run("model=mlp", f"seed={seed}") for seed in range(3)])
+    forward = 2 * 100 * (40 * 100 + 100 * 100 + 100 * 10)  # of a batch of 100; the inputs need no gradient
+    assert peak.operations(stack) == pytest.approx(3 * (3 * forward - 2 * 100 * 40 * 100), rel=0.01)  # biases are extra
+    assert peak.matrix_product(turns=1) > 0
+
+
+def test_all_trainings_of_both_experiments_are_counted() -> None:
+    rate, function = metalearning.work(members=2), activation.work(members=2)
+    assert rate[0] > 50 * 22 * 20  # steps, starts and seeds of the paper's length; there are other lengths
+    assert function[0] == pytest.approx((3 + 5) * 301 * 301 / activation.INNER_STEPS)
+    assert min(rate[1], function[1]) > 1e8
+
+
+def test_the_performance_page_is_of_the_benchs_figures() -> None:
+    figures = json.loads((ROOT / "docs/bench.json").read_text())
+    text = (ROOT / "docs/performance.md").read_text()
+    assert text == performance.page(figures, markdown)
+    assert [cost.seeds for cost in performance.costs(figures)] == [20, 5, 5, 5, 5, 20, 5, 10, 10]
+    assert all(cost.ours < cost.reference and cost.operations > 0 for cost in performance.costs(figures))

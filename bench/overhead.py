@@ -57,7 +57,8 @@ def measure(make_run: Callable[..., Run], turns: int) -> tuple[Timing, Timing]:
     steps, members = 2000, 20
     timings = Timing("bare loop", []), Timing("Lightning and tracking", [])
     with tempfile.TemporaryDirectory() as folder:
-        common = ("model=mlp", f"trainer.max_steps={steps}", f"tracking.uri=sqlite:///{folder}/mlflow.db")
+        place = f"tracking.uri=sqlite:///{folder}/mlflow.db"
+        common = ("model=mlp", f"trainer.max_steps={steps}", place, "force=true")  # every turn trains
         runs = [make_run(*common, f"seed={seed}") for seed in range(members)]
         for turn in range(turns + 1):
             seconds = bare(runs), recorded(runs, f"{folder}/{turn}")

@@ -28,8 +28,10 @@ from bench.procedures import PROCEDURES, Procedure, Result, Sides
 from bench.steps import CASES, Case, begun, block_loop, measure, stacked_loop
 from bench.timing import Timing, Variant, side_by_side
 from mnist1d.config import Run, check
+from mnist1d.events import Event
+from mnist1d.fit import train
 from mnist1d.metalearn_lr import StackedMetalearnLr
-from mnist1d.plan import fingerprint
+from mnist1d.plan import Stack, fingerprint
 from tests.conftest import ROOT
 
 EVALUATIONS = {"classification": 25, "pooling": 61}
@@ -65,7 +67,6 @@ def test_a_row_has_every_variant_and_its_ratio() -> None:
 def test_the_plain_loop_does_the_same_work_as_a_stack() -> None:
     run = make_run("model=mlp", "model.hidden=10", "trainer.max_steps=40", "trainer.accelerator=cpu")
     from mnist1d.fit import fit_once
-    from mnist1d.plan import Stack
 
     (history,) = fit_once(Stack((run,), (0,)), []).histories
     assert plain_run(run) == pytest.approx(history.final()["test/acc_final"], abs=0.01)
@@ -75,14 +76,22 @@ def test_the_plain_loop_does_the_same_work_as_a_stack() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_overhead_is_measured_on_a_real_sweep() -> None:
+def test_overhead_is_measured_on_a_real_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     small = ("data.num_samples=500", "data.batch_size=50", "trainer.threads=1", "trainer.accelerator=cpu")
 
     def shortened(*overrides: str) -> Run:
         return make_run(*(o for o in overrides if "max_steps" not in o), *small, "trainer.max_steps=20")
 
+    trained: list[int] = []
+
+    def counted(stack: Stack, tell: Callable[[Event], None]) -> None:
+        trained.append(len(stack.runs))
+        train(stack, tell)
+
+    monkeypatch.setattr("bench.overhead.train", counted)
     bare, full = measure_overhead(shortened, turns=2)
     assert len(bare.milliseconds) == len(full.milliseconds) == 2
+    assert sum(trained) == 3 * 20  # every turn and the one to warm up, although the store has the runs
 
 
 @pytest.fixture(scope="module")

@@ -320,11 +320,11 @@ def draw(done: pd.DataFrame) -> Picture:
             for own in entries(done).values():
                 _draw_entry(ax, own, cost)
             _error_axis(ax)
+            ax.axhline(100 - HUMAN, color=_HUMAN.color, linewidth=1.1, linestyle=_HUMAN.line, zorder=1)
         axes[0].set_ylabel("test error (%), logarithmic")
-        figures.plot_level(axes[1], 100 - HUMAN, f"human, {HUMAN}% right")
-        axes[0].axhline(100 - HUMAN, color=figures.INK, linewidth=1.1, linestyle=(0, (1, 1.5)), zorder=1)
         looks = [OURS, *(LOOKS[name] for name in LOOKS if (done["model.name"] == name).any()), _OTHERS]
-        figures.legend(figure, [figures.sample(replace(look, line="none")) for look in looks])
+        samples = [figures.sample(replace(look, line="none")) for look in looks]
+        figures.legend(figure, [*samples, figures.sample(_HUMAN)])
         about = (
             f"Test error of 1000 samples; {basis(done.groupby(['net', 'part', 'ours']).size())}. Line: Pareto front."
         )
@@ -335,21 +335,21 @@ def draw(done: pd.DataFrame) -> Picture:
 
 
 _OTHERS = Look("published", "#555555", "x")
+_HUMAN = Look(f"human, {HUMAN}% right", figures.INK, "", (0, (1, 1.5)))
 
 
 def _draw_published(ax: Axes) -> None:
     for point in PUBLISHED:
         ax.plot([point.size], [100 - point.accuracy], _OTHERS.marker, color=_OTHERS.color, markersize=5)
-        if point.source == LATER:
-            ax.annotate(
-                point.name,
-                (point.size, 100 - point.accuracy),
-                (5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7,
-                color=_OTHERS.color,
-            )
+        ax.annotate(
+            point.name,
+            (point.size, 100 - point.accuracy),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+            color=_OTHERS.color,
+        )
 
 
 def _draw_entry(ax: Axes, own: pd.DataFrame, cost: str) -> None:

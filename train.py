@@ -45,9 +45,10 @@ def main(config: DictConfig | list[DictConfig]) -> Any:
         record_or_refuse(runs[0].tracking)
         return [math.nan] * len(runs) if isinstance(config, list) else math.nan
 
-    from mnist1d.data.download import fetch_or_refuse
+    if not runs[0].plan:
+        from mnist1d.data.download import fetch_or_refuse
 
-    fetch_or_refuse(run.data.name for run in runs)
+        fetch_or_refuse(run.data.name for run in runs)
     hydra = HydraConfig.get()
     execute = executors.chosen(hydra.launcher, Path(hydra.runtime.output_dir))
     if not runs[0].plan:

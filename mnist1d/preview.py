@@ -6,6 +6,7 @@ from typing import Any
 
 from mnist1d import cost, remaining, summary
 from mnist1d.config import Run, limits
+from mnist1d.data.download import to_download
 from mnist1d.plan import Stack, fingerprint, plan, signature
 from mnist1d.resume import steps_done
 from mnist1d.spelling import duration, size
@@ -58,6 +59,9 @@ def show(runs: Sequence[Run], workers: int = 1) -> None:
         missing = [run for index, run in enumerate(runs) if index not in known]
         largest = sorted((fit.memory for fit in fits), reverse=True)[:workers]
         terminal.say(f"memory about {size(sum(largest))} · disk about {_disk(missing)}")
+        for name in dict.fromkeys(run.data.name for run in missing):
+            if megabytes := to_download(name):
+                terminal.say(f"data={name} would be downloaded first: {megabytes} MB")
     terminal.say("plan=true: nothing was trained or written.")
 
 

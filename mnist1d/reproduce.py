@@ -238,10 +238,10 @@ def _look(job: Job, request: Request, folder: Path) -> None:
 
 
 def _verdicts(path: Path) -> Counter[str]:
-    """How many claims have which verdict; claims without runs are left out."""
+    """How many claims have which verdict; claims without a value are left out."""
     with path.open(newline="", encoding="utf-8") as file:
         claims = {row["claim"]: row["claim_verdict"].partition(" at n")[0] for row in csv.DictReader(file)}
-    return Counter(verdict for verdict in claims.values() if verdict != "no runs")
+    return Counter(verdict for verdict in claims.values() if verdict != "no value")
 
 
 def _start(script: str, arguments: list[str], log: Path) -> BaseProcess:

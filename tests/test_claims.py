@@ -88,8 +88,8 @@ def test_equal_seeds_decide_without_width_even_on_the_bound():
 
 def test_without_rows_there_is_no_verdict_and_no_interval():
     judgement = judge(claim(part("gru")), runs(final=[94.0, 94.0]))
-    assert judgement.verdict == Verdict("no runs", 0)
-    assert str(judgement.verdict) == "no runs"
+    assert judgement.verdict == Verdict("no value", 0)
+    assert str(judgement.verdict) == "no value"
     assert judgement.findings[0].interval is None
 
 
@@ -144,8 +144,8 @@ INSIDE, OUTSIDE, ACROSS = [93.8, 94.0, 94.2], [89.8, 90.0, 90.2], [91.0, 92.0, 9
         (INSIDE, OUTSIDE, Verdict("not reproduced", 3)),
         (INSIDE, ACROSS, Verdict("inconclusive", 3)),  # the smallest n, not that of the open part
         (ACROSS, [*ACROSS, 93.0], Verdict("inconclusive", 4)),
-        (INSIDE, [], Verdict("no runs", 0)),
-        (ACROSS, [], Verdict("no runs", 0)),
+        (INSIDE, [], Verdict("no value", 0)),
+        (ACROSS, [], Verdict("no value", 0)),
         (OUTSIDE, [*OUTSIDE, 90.1], Verdict("not reproduced", 3)),
         (OUTSIDE, [], Verdict("not reproduced", 3)),  # nothing that comes can save it
     ],
@@ -173,7 +173,7 @@ def test_parts_without_runs_count_among_those_that_holm_corrects_for():
     values = [91.0, 91.2, 91.4, 91.7]
     judgement = judge(claim(part("cnn"), part("gru"), part("mlp")), runs(final={"cnn": values}))
     assert judgement.findings[0].p_outside == pytest.approx(3 * t_p_outside(values, 92, 96))
-    assert str(judgement.verdict) == "no runs"
+    assert str(judgement.verdict) == "no value"
 
 
 # -- quirks -----------------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ def test_without_a_finished_run_there_is_no_page():
 @pytest.mark.parametrize("arms", [("dense",), ("magnitude",), ("random_nested", "dense")])
 def test_arms_that_are_not_there_leave_gaps_and_no_error(arms):
     page = page_of(full(arms))
-    assert {judgement.verdict.kind for judgement in judge_all(load("lottery"), page.statistics)} >= {"no runs"}
+    assert {judgement.verdict.kind for judgement in judge_all(load("lottery"), page.statistics)} >= {"no value"}
     assert "nan" not in "".join(each.markdown() for each in page.tables)
 
 
@@ -394,7 +394,7 @@ def test_every_claim_asks_what_the_page_can_answer(whole):
     judged = {judgement.claim.id: judgement for judgement in judge_all(load("lottery"), whole.statistics)}
     assert judged["better-than-dense-on-fresh-data"].verdict.kind == "reproduced"
     assert judged["better-than-dense-up-to"].verdict.kind == "not reproduced"
-    assert judged["worse-than-dense-when-shuffled"].verdict.kind == "no runs"
+    assert judged["worse-than-dense-when-shuffled"].verdict.kind == "no value"
     (effect,) = judged["around-70-on-fresh-data"].quirks[0].effects
     assert effect.worth is not None
     assert effect.worth.mean == pytest.approx(-4)

@@ -43,7 +43,8 @@ def outcome(*decide: str, says: str = "By {pooling/up/max}, not {pooling/down}."
         ([UP, UP], "yes"),
         ([DOWN], "no"),
         ([UP, DOWN, OPEN], "depends"),
-        ([UP, OPEN], "undecided"),
+        ([UP, OPEN], "depends"),
+        ([DOWN, OPEN], "depends"),
         ([OPEN], "undecided"),
     ],
 )

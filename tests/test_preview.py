@@ -54,6 +54,15 @@ def test_a_plan_of_one_run_makes_no_folder_and_its_faults_are_found(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_says_what_would_be_downloaded_and_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST1D_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MNIST1D_MIRROR", "http://127.0.0.1:9")  # where nobody answers
+    done = train(tmp_path, "-m", "plan=true", "model=logistic", "data=digits,cifar10", "trainer.max_steps=5")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\ndata=cifar10 would be downloaded first: 170 MB\nplan=true: nothing" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_left_is_planned_with_the_time_and_memory_of_its_stacks(make_run: MakeRun, tmp_path: Path) -> None:
     place = (f"tracking.uri=sqlite:///{tmp_path}/m.db", "trainer.accelerator=cpu", "trainer.threads=1")
     runs = [make_run(*place, f"model.hidden={h}", f"seed={s}") for h in (10, 100) for s in range(3)]

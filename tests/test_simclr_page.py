@@ -186,7 +186,7 @@ def test_on_the_references_numbers_all_claims_hold_but_the_second_layer():
 def test_claims_are_judged_where_only_the_default_was_run():
     verdicts = judge_all(load("simclr"), page_of(full(depths=(2,))).statistics)
     kinds = {found.claim.id: found.verdict.kind for found in verdicts}
-    assert kinds["projector-is-needed"] == kinds["peak-in-the-middle"] == "no runs"
+    assert kinds["projector-is-needed"] == kinds["peak-in-the-middle"] == "no value"
     assert kinds["accuracy-before-projector"] == "reproduced"
 
 

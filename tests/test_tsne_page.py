@@ -164,7 +164,7 @@ def test_every_claim_can_be_judged(whole):
     assert verdicts["neighbours-mean-nothing"] == "not reproduced"
     assert verdicts["neighbours-beat-the-line"] == "reproduced"
     assert verdicts["same-divergence"] == "reproduced"
-    assert verdicts["digits-cluster"] == "no runs"  # of one part
+    assert verdicts["digits-cluster"] == "no value"  # of one part
 
 
 def test_samples_are_counted_and_labels_not_needed_where_the_images_are_elsewhere(one, make_run, places, monkeypatch):

@@ -16,7 +16,7 @@ PROFILES = ("smoke", "quick", "paper")
 STORE = "sqlite:///mlruns/mlflow.db"
 """Where runs are unless told otherwise, as in conf/config.yaml and for `make ui`."""
 
-SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "no runs": "–"}
+SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "no value": "–"}
 """Verdict -> how it is seen without colour."""
 
 ABLATIONS = {

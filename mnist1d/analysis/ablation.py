@@ -53,8 +53,8 @@ ACROSS = 3
 """Most panels in a row."""
 LEGEND, SAMPLE = 100, 9
 """Letters that a legend is wide, and the sample of a line."""
-TICKS = 8
-"""Most values of a key that are all written below the axis."""
+LETTER = 0.075
+"""Inches that a letter of a tick's label is wide."""
 
 
 def page(description: Description, runs: Runs) -> Page:
@@ -254,8 +254,9 @@ def draw(description: Description, found: Swept, name: str) -> Picture | None:
 
 def _panels(count: int, legend_rows: int) -> tuple[Figure, list[Axes]]:
     rows = -(-count // ACROSS)
-    across, more = -(-count // rows), 0.2 * max(0, legend_rows - 2)
-    figure, axes = figures.panels(across, rows, size=(7.6, 4.0 + 2.6 * (rows - 1) + more), below=1.33 + more)
+    across, more = -(-count // rows), 0.2 * max(0, legend_rows - 1)
+    gap = 0.08 if across < ACROSS else 0.14  # labels at the ends of neighbouring axes
+    figure, axes = figures.panels(across, rows, size=(7.6, 4.0 + 2.6 * (rows - 1) + more), below=1.33 + more, gap=gap)
     for ax in axes[count:]:
         ax.set_visible(False)
     return figure, axes
@@ -264,7 +265,7 @@ def _panels(count: int, legend_rows: int) -> tuple[Figure, list[Axes]]:
 def _lines(description: Description, found: Swept, asked: FigureOf, panel: Any) -> list[Line]:
     where = asked.where | ({asked.panels: panel} if asked.panels else {})
     lines = []
-    for place, value in enumerate(_shown(description, found.table, asked, asked.lines)):
+    for place, value in enumerate(_shown(description, matching(found.table, asked.where), asked, asked.lines)):
         own = where | ({asked.lines: value} if asked.lines else {})
         look = LOOKS[place % len(LOOKS)]
         look = replace(look, name=description.keys[asked.lines].titled(value) if asked.lines else "")
@@ -352,12 +353,22 @@ def _ticks(ax: Axes, description: Description, asked: FigureOf, values: Sequence
         return
     key = description.keys[asked.over]
     known = key.ordered(values)
-    places = list(range(len(known))) if asked.scale == "names" else known
-    every = -(-len(known) // TICKS)
-    ax.xaxis.set_major_locator(FixedLocator(places[::every]))
+    names = [key.named(value) for value in known]
+    ticks = dict(enumerate(names)) if asked.scale == "names" else _apart(ax, dict(zip(known, names, strict=True)))
+    ax.xaxis.set_major_locator(FixedLocator(list(ticks)))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticklabels([key.named(value) for value in known[::every]])
+    ax.set_xticklabels(list(ticks.values()))
     ax.set_xlabel(key.label)
+
+
+def _apart(ax: Axes, labels: Mapping[float, str]) -> dict[float, str]:
+    """Those of the labels, by their places on the axis, that do not run into the one before."""
+    kept, end = {}, -math.inf
+    for place, text in labels.items():
+        middle = ax.get_xaxis_transform().transform((place, 0))[0] / ax.figure.dpi
+        if middle - LETTER * len(text) / 2 > end:
+            kept[place], end = text, middle + LETTER * (len(text) / 2 + 1)
+    return kept
 
 
 def _label(description: Description, asked: FigureOf) -> str:

@@ -6,7 +6,7 @@ statistic of the experiment's page and the region in which its mean has to lie:
     reproduced          the whole 95% interval lies inside of the region
     not reproduced      it lies wholly outside; with several parts, one p value must stay below 5% after Holm
     inconclusive at n   neither, or fewer than two seeds
-    no runs             there is no value
+    no value            there are no runs, or none reaches what is measured, as a threshold
 
 A claim holds if all of its parts hold, and falls with one. A quirk repeats the parts with other arguments: it
 is shown with what it was worth, and changes no verdict.
@@ -141,7 +141,7 @@ def load(experiment: str, folder: Path = FOLDER) -> tuple[Claim, ...]:
 
 # -- verdicts ---------------------------------------------------------------------------------------------
 
-Kind = Literal["reproduced", "not reproduced", "inconclusive", "no runs"]
+Kind = Literal["reproduced", "not reproduced", "inconclusive", "no value"]
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Verdict:
 class Finding:
     """One part of a claim beside what was measured.
 
-    interval   mean over seeds and its 95% interval, in the claim's unit; None without runs
+    interval   mean over seeds and its 95% interval, in the claim's unit; None without values
     p_outside  p value of a mean inside of the part's region, after Holm over the claim's parts
     """
 
@@ -174,7 +174,7 @@ class Finding:
 class Effect:
     """One part under a quirk.
 
-    interval  as measured with the quirk; None without runs
+    interval  as measured with the quirk; None without values
     worth     with minus without it, paired by seed, t interval; None where no seed has both
     """
 
@@ -218,7 +218,7 @@ def judge_all(claims: Iterable[Claim], statistics: Mapping[str, Statistic]) -> t
 def judge(claim: Claim, statistics: Mapping[str, Statistic]) -> Judgement:
     """Measure the parts and quirks of a claim and apply its rule.
 
-    statistics  name -> function of a page; an empty series means that there are no runs
+    statistics  name -> function of a page; an empty series means that there is no value
     Raises ConfigError with all faults: unknown statistics, arguments that one does not take or lacks, and,
     once there are none of those, what the statistics and intervals themselves refuse.
     """
@@ -248,7 +248,7 @@ def _findings(claim: Claim, samples: _Samples) -> tuple[Finding, ...]:
 
 def _verdict(part: Part, interval: Interval | None, p_outside: float) -> Verdict:
     if interval is None:
-        return Verdict("no runs", 0)
+        return Verdict("no value", 0)
     low, high = part.region
     if low <= interval.low and interval.high <= high:  # never with one seed, whose bounds are nan
         return Verdict("reproduced", interval.n)
@@ -259,8 +259,8 @@ def _together(verdicts: Sequence[Verdict]) -> Verdict:
     if refuted := [verdict.n for verdict in verdicts if verdict.kind == "not reproduced"]:
         return Verdict("not reproduced", min(refuted))
     kinds, n = {verdict.kind for verdict in verdicts}, min(verdict.n for verdict in verdicts)
-    if "no runs" in kinds:
-        return Verdict("no runs", 0)
+    if "no value" in kinds:
+        return Verdict("no value", 0)
     return Verdict("reproduced" if kinds == {"reproduced"} else "inconclusive", n)
 
 

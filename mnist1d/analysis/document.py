@@ -16,7 +16,7 @@ from markdown_it.token import Token
 
 from mnist1d.analysis.page import Table
 
-VERDICT = re.compile(r"(?:\*\*)?[✓✗?–] (reproduced|not reproduced|inconclusive|no runs)\b")
+VERDICT = re.compile(r"(?:\*\*)?[✓✗?–] (reproduced|not reproduced|inconclusive|no value)\b")
 _IN_CELLS = re.compile(r"([\\*<|]|(?<=\])\()")  # what ends a cell or begins markup, or the address of a link
 KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 

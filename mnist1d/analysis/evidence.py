@@ -12,15 +12,17 @@ from mnist1d.analysis.intervals import Interval
 
 LEGEND = (
     "Measured: mean over n seeds ± half of its 95% interval, or its bounds where they are not symmetric. A claim is "
-    "reproduced if the interval of each of its parts lies within bounds that were set before the runs, not reproduced "
-    "if that of one part lies outside of them (p: of a mean within them, after Holm over the parts), else "
-    "inconclusive. A quirk is worth what is measured with it minus what is measured without it, at the same seeds."
+    "reproduced if the interval of each of its parts lies within bounds, set before the runs unless the claim says "
+    "otherwise; not reproduced if that of one part lies outside of them (of several: with p, that its mean is within, "
+    "below 5% after Holm's correction); else inconclusive. It has no value without runs, or if none of them reaches "
+    "what is measured, as a threshold. A quirk is worth what is measured with it minus what is measured without it, at "
+    "the same seeds."
 )
 
 
 def unjudged(claim: Claim) -> Judgement:
-    """The judgement of a claim whose experiment has no page: no runs."""
-    verdict = Verdict("no runs", 0)
+    """The judgement of a claim whose experiment has no page: no value."""
+    verdict = Verdict("no value", 0)
     findings = (Finding(label, part, None, 1.0, verdict) for label, part in claim.parts.items())
     return Judgement(claim, verdict, tuple(findings), ())
 
@@ -28,7 +30,7 @@ def unjudged(claim: Claim) -> Judgement:
 def counted(judgements: Iterable[Judgement]) -> str:
     """How many claims there are, and how many of each verdict."""
     counts = Counter[str](judgement.verdict.kind for judgement in judgements)
-    texts = [f"{counts[kind]} {kind if kind != 'no runs' else 'without runs'}" for kind in SIGNS if counts[kind]]
+    texts = [f"{counts[kind]} {kind if kind != 'no value' else 'without a value'}" for kind in SIGNS if counts[kind]]
     return f"**{counts.total()} claims:** {', '.join(texts)}." if counts else ""
 
 
@@ -108,8 +110,8 @@ def rule(part: Part) -> str:
 
 def number(interval: Interval | None, unit: str, sign: str = "") -> str:
     """`intervals.shown` with as many digits as the unit deserves; `sign` "+" shows that of a positive mean too."""
-    large = interval is not None and abs(interval.mean) >= 999.5  # three digits would have an exponent
-    form = "z.1f" if unit in ("%", "points") else "z,.0f" if large else "z.3g"
+    size = 0.0 if interval is None else abs(interval.mean)
+    form = "z.1f" if unit in ("%", "points") else "z,.0f" if 999.5 <= size < 1e6 else "z.3g"  # 9,999 rather than 1e+04
     return intervals.shown(interval, f"{sign}{form}")
 
 

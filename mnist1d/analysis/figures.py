@@ -70,6 +70,10 @@ def lab_style() -> Iterator[None]:
         yield
 
 
+ALL_MARKED = 12
+"""Most points of a line that all have a marker."""
+
+
 def plot_band(
     ax: Axes,
     steps: ArrayLike,
@@ -83,7 +87,7 @@ def plot_band(
     steps   # [step], ascending; of any kind that is numbers, as columns of a frame are
     values  # [seed, step], in the unit of the axis; nan where a seed was not evaluated, but in all of them nowhere
     marked  first step with a marker, and every how many follow, or a list of all that have one; None: about six, open
-            and filled ones by turns
+            and filled ones by turns; all, of at most twelve
     kind    of the interval
     A step with one seed has a mean and no band.
     """
@@ -97,8 +101,10 @@ def plot_band(
 
 
 def _marked(points: int, late: bool) -> tuple[int, int]:
-    """First and every how many: about six markers, solid and dashed by turns so that none hides another."""
-    every = max(1, points // 6)
+    """First and every how many: about six markers, solid and dashed by turns so that none hides another; or all."""
+    if points <= ALL_MARKED:
+        return 0, 1
+    every = points // 6
     return (every if late else every // 2), every
 
 

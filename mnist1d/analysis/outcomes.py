@@ -2,8 +2,8 @@
 
 yes        all of its claims are reproduced
 no         all are refuted
-depends    some are reproduced, some refuted
-undecided  anything else
+depends    some are decided, not all alike
+undecided  none is decided: too few seeds, or no value
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def answer(judgements: Sequence[Judgement]) -> Answer:
         return "yes"
     if kinds == {"not reproduced"}:
         return "no"
-    return "depends" if {"reproduced", "not reproduced"} <= kinds else "undecided"
+    return "depends" if kinds & {"reproduced", "not reproduced"} else "undecided"
 
 
 def _faults(name: str, outcome: Outcome, judged: Judgements) -> Iterator[Fault]:
@@ -126,7 +126,7 @@ def _measured(path: str, judged: Judgements) -> str:
     finding = _finding(path, judged)
     assert finding is not None
     if finding.interval is None:
-        return "(no runs)"
+        return "(no value)"
     unit = judged["/".join(path.split("/")[:2])].claim.unit.split(" ")[0]
     return f"{number(finding.interval, unit)} {unit}" if unit in SHOWN else number(finding.interval, unit)
 

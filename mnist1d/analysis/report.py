@@ -83,7 +83,9 @@ def markdown(sections: Sequence[Section], made: datetime, output: Path) -> str:
     counts = counted(judgement for *_, judgement in judged)
     by_path = {path_of(judgement): judgement for *_, judgement in judged}
     outcomes = answered(load(), by_path, {path_of(judgement): target for _, target, judgement in judged})
-    parts = [f"# {TITLE}", *_provenance(sections, made), counts, outcomes, summary(judged), LEGEND]
+    parts = [f"# {TITLE}", *_provenance(sections, made), counts]
+    parts += ["## Expected outcomes", outcomes] if outcomes else []
+    parts += ["## Claims", summary(judged), LEGEND]
     for section in sections:
         parts += [f"## {section.title}", *_section(section, output)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -92,10 +94,14 @@ def markdown(sections: Sequence[Section], made: datetime, output: Path) -> str:
 def _provenance(sections: Sequence[Section], made: datetime) -> list[str]:
     tables = [section.page.table for section in sections if section.page]
     lines = [f"- **Made:** {made:%Y-%m-%d %H:%M} UTC"]
-    for name, tag in (("Machine", "machine"), ("Versions", "versions"), ("Code", "git")):
+    for name, tag in (("Machine", "machine"), ("Versions", "versions")):
         found = dict.fromkeys(value for table in tables for value in _tags(table, tag))
         lines += [f"- **{name}:** {plain('; '.join(found))}"] if found else []
-    doubts = [f"> **Warning:** {section.title}: {doubt}" for section in sections for doubt in _doubts(section)]
+    whose: dict[str, list[str]] = {}
+    for section in sections:
+        for doubt in _doubts(section):
+            whose.setdefault(doubt, []).append(section.title)
+    doubts = [f"> **Warning:** {'; '.join(titles)}: {doubt}" for doubt, titles in whose.items()]
     return ["\n".join(lines), "\n>\n".join(doubts)]
 
 
@@ -107,19 +113,16 @@ def _tags(table: pd.DataFrame, name: str) -> list[str]:
 
 
 def _doubts(section: Section) -> list[str]:
-    states = _tags(section.page.table, "git") if section.page else []
-    several = (
-        [f"its runs come from {len(states)} versions of the code: {', '.join(states)}."] if len(states) > 1 else []
-    )
-    provisional = _provisional(section.page) if section.page else []
-    dirty = [state for state in states if state.endswith("-dirty")]
-    unknown = ["no version of the code is known for some runs."] if "unknown" in states else []
-    return (
-        provisional
-        + several
-        + [f"some runs were made with uncommitted changes: {', '.join(dirty)}."] * bool(dirty)
-        + unknown
-    )
+    """What a reader should know before believing a section; its code's versions stand below its heading."""
+    if section.page is None:
+        return []
+    states = _tags(section.page.table, "git")
+    doubts = {
+        "runs come from several versions of the code.": len(states) > 1,
+        "some runs were made with uncommitted changes.": any(state.endswith("-dirty") for state in states),
+        "no version of the code is known for some runs.": "unknown" in states,
+    }
+    return _provisional(section.page) + [text for text, holds in doubts.items() if holds]
 
 
 def _provisional(page: Page) -> list[str]:
@@ -162,6 +165,8 @@ def _facts(table: pd.DataFrame) -> list[str]:
     begin, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (done["started"].min(), done["ended"].max()))
     same_day = "%H:%M" if begin.date() == end.date() else "%Y-%m-%d %H:%M"
     lines.append(f"- **Trained:** {begin:%Y-%m-%d %H:%M} to {end:{same_day}} UTC{_spent(done)}")
+    states = _tags(table, "git")
+    lines += [f"- **Code:** {plain(', '.join(states))}"] if states else []
     return ["\n".join(lines)]
 
 

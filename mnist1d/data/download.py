@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from mnist1d.data.cache import cache_folder, whole_file
 from mnist1d.image_sets import IMAGE_SETS, RemoteFile
 
-__all__ = ["DownloadError", "fetch", "fetch_or_refuse"]
+__all__ = ["DownloadError", "fetch", "fetch_or_refuse", "to_download"]
 
 TIMEOUT = 20.0  # seconds without a byte from the server
 _CHUNK = 2**18
@@ -46,7 +46,7 @@ def fetch(name: str) -> list[Path]:
     images, folder = IMAGE_SETS.get(name), cache_folder() / name
     if images is None:
         return []
-    lacking = [remote for remote in images.files if not _is_sound(folder / remote.name, remote)]
+    lacking = _lacking(name)
     if lacking:
         print(f"data={name}: downloading {images.megabytes} MB to {folder}", file=sys.stderr)
     for place, remote in enumerate(lacking):
@@ -56,6 +56,16 @@ def fetch(name: str) -> list[Path]:
         except (OSError, HTTPError) as error:  # requests' own errors are OSErrors, urllib3's are not
             raise DownloadError(_advice(name, folder, lacking[place:], f"{url} {_reason(error)}")) from None
     return [folder / remote.name for remote in images.files]
+
+
+def to_download(name: str) -> int:
+    """Megabytes that `fetch` would download of a data set; 0 where its files are here, or it needs none."""
+    return IMAGE_SETS[name].megabytes if _lacking(name) else 0
+
+
+def _lacking(name: str) -> list[RemoteFile]:
+    remotes, folder = IMAGE_SETS[name].files if name in IMAGE_SETS else (), cache_folder() / name
+    return [remote for remote in remotes if not _is_sound(folder / remote.name, remote)]
 
 
 def _is_sound(file: Path, remote: RemoteFile) -> bool:

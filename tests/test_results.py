@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from mnist1d.analysis import TITLES
+from tests import documents
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "docs/results"
@@ -18,6 +19,19 @@ def claims() -> list[dict[str, str]]:
 
 
 FOLDERS = sorted(path.name for path in RESULTS.iterdir() if path.is_dir())
+
+
+def test_statistics_can_be_done_again_as_the_page_says(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (snippet,) = documents.blocks(documents.read("docs/results/README.md"), "python")
+    monkeypatch.chdir(ROOT)
+    exec(snippet, {})
+    said = capsys.readouterr().out.strip()
+    assert f"# {said}" in snippet
+    (row,) = [row for row in claims() if (row["claim"], row["part"]) == ("mlp-accuracy", "plain")]
+    half = (float(row["high"]) - float(row["low"])) / 2
+    assert said == f"{float(row['mean']):.1f} ± {half:.1f} (n = {row['n']})"
 
 
 @pytest.mark.parametrize("experiment", FOLDERS)

@@ -252,7 +252,9 @@ MESSAGES = {
     "data.test_samples=1001": (
         "data.test_samples=1001  more than the 1000 test samples; allowed: a whole number from 1 to 1000"
     ),
-    "-m experiment=double_descent model=gru": "model=gru  no part of the experiment has it; allowed: mlp, cnn",
+    "-m experiment=double_descent model=gru": (
+        "model=gru  no part of the experiment has it in profile=paper; allowed: mlp, cnn"
+    ),
     "-m experiment=double_descent model=mlp model.channels=3": (
         f"model.channels=3  model=mlp has no such key, {WITH_CHANNELS} have"
     ),

@@ -376,7 +376,7 @@ class Examination:
         params, grids = sweeper.get("params") or {}, sweeper.get("grids") or {}
         found = union(params, grids, typed, parse_override, self.composer.is_choice)
         if not found:
-            self.found += _no_grid(typed, params, grids)
+            self.found += _no_grid(typed, params, grids, str(master.profile))
         return found
 
     def _examine_search(self, master: "DictConfig", typed: "list[Override]") -> None:
@@ -508,13 +508,16 @@ def _no_list(override: "Override") -> Fault:
     return Fault(override.key_or_group, _typed(override), text, limit)
 
 
-def _no_grid(typed: "list[Override]", params: dict[str, str], grids: dict[str, dict[str, str]]) -> Iterator[Fault]:
-    """Faults of the group options that no grid of the experiment has."""
+def _no_grid(
+    typed: "list[Override]", params: dict[str, str], grids: dict[str, dict[str, str]], profile: str
+) -> Iterator[Fault]:
+    """Faults of the group options that no grid of the experiment has in this profile."""
     for override in typed:
         key = override.get_key_element()
         options = dict.fromkeys(own[key] for own in ({**params, **grid} for grid in grids.values()) if key in own)
         if options and _typed(override) not in options:
-            yield Fault(key, _typed(override), "no part of the experiment has it", ", ".join(options))
+            text = f"no part of the experiment has it in profile={profile}"
+            yield Fault(key, _typed(override), text, ", ".join(options))
 
 
 def _not_swept(setting: Setting) -> Fault:

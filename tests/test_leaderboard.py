@@ -212,6 +212,12 @@ def test_the_third_table_has_the_settings_of_the_recipes(whole: Page) -> None:
     assert "task.warmup" not in {row[0] for row in whole.tables[2].rows}
 
 
+def test_an_option_younger_than_a_run_has_its_default() -> None:
+    old = [{key: value for key, value in run.items() if key != "task.ensemble"} for run in full()]
+    ten = [one(seed, 99, 200, SMALL, RECIPE | {"task.ensemble": "10"}) for seed in LUCK]
+    assert cell(page_of([*old, *ten]), 2, "task.ensemble", "resnet 970") == "1"
+
+
 def test_only_the_papers_nets_make_a_page_too() -> None:
     page = page_of([one(seed, 93, 10, CNN) for seed in LUCK])
     assert len(page.tables) == 1

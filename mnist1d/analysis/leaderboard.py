@@ -289,8 +289,14 @@ def recipe_tables(done: pd.DataFrame) -> Iterator[Table]:
     whole = [done[(done["net"] == run["net"]) & (done["part"] == WHOLE) & done["ours"]].iloc[0] for run in ours]
     keys = ["trainer.max_steps", "data.batch_size", "optimizer.name", "optimizer.lr", "optimizer.weight_decay"]
     keys += [_key(option) for option in OPTIONS if any(option in _used(run.to_dict()) for run in whole)]
-    rows = [(key, *(str(run.get(key, "")) for run in whole)) for key in keys]
+    rows = [(key, *(_set(run, key) for run in whole)) for key in keys]
     yield Table("The recipes", ("setting", *(str(run["net"]) for run in whole)), tuple(rows) if whole else (), "")
+
+
+def _set(run: pd.Series, key: str) -> str:
+    """What a run has for a key, which is younger than some runs: those have its default."""
+    value = run.get(key)
+    return OPTIONS[key.removeprefix("task.")][0] if pd.isna(value) else str(value)
 
 
 def _nets(done: pd.DataFrame) -> list[str]:

@@ -171,7 +171,7 @@ MESSAGES = {
         "data.val_split=0.0  a search compares candidates on validation data; "
         "allowed: a number above 0 and below 1, as 0.1"
     ),
-    f"{SEARCH} task=lottery": "task=lottery  has no validation accuracy to search by; allowed: classification",
+    f"{SEARCH} task=lottery": "task=lottery  has no validation accuracy to search by; allowed: classification, recipe",
     f"{SEARCH} hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials=0  must be a whole number of at least 1",
     f"{SEARCH} hydra.sweeper.seeds=1001": "hydra.sweeper.seeds=1001  must be a whole number from 1 to 1000",
     f"{SEARCH} hydra.sweeper.batch=0": "hydra.sweeper.batch=0  must be a whole number of at least 1 or null",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -163,6 +164,13 @@ def test_a_name_that_another_search_has_is_refused(lab: Lab) -> None:
         "  optimizer.lr: tag(log,interval(1e-3,1e6)) there, interval(0.1,1) here",
         "Give this one a name of its own.",
     ]
+
+
+def test_options_of_a_recipe_are_searched_too(tmp_path: Path) -> None:
+    options = ("task=recipe", "task.corr_noise_scale=interval(0,0.3)")
+    done = train(tmp_path, *SEARCH[:3], "hydra.sweeper.n_trials=2", *SMALL, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^ lr +weight_decay +corr_noise_scale +val/acc_final", done.stdout, re.MULTILINE)
 
 
 def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 NO_OUTPUT = {"plan", "sync"}  # true: nothing is trained, so nothing needs a folder
 ONE_VALUE = NO_OUTPUT | {"experiment", "profile", "force"}  # an experiment brings its own sweep; others are about it
 FIRST_FILES = 65_536  # bytes: room that Hydra's own files need at least
+VALIDATED = ("classification", "recipe")  # tasks whose runs can be compared by validation accuracy
 LONGEST_KEY = 200
 MOST_VALUES = 200  # of one key that are looked at, from both ends
 ENDLESS = 1e15  # values that no sweep has
@@ -402,8 +403,8 @@ class Examination:
         """Candidates of a search are compared by validation accuracy: they must measure it."""
         splits = [value for setting in settings for _, value in setting.values if setting.key == "data.val_split"]
         for base in self._bases(settings):
-            if (task := base.raw["task"]["name"]) != "classification":
-                self.found.append(Fault("task", task, "has no validation accuracy to search by", "classification"))
+            if (task := base.raw["task"]["name"]) not in VALIDATED:
+                self.found.append(Fault("task", task, "has no validation accuracy to search by", ", ".join(VALIDATED)))
             if 0 in (splits or [base.raw["data"]["val_split"]]):
                 text = "a search compares candidates on validation data"
                 self.found.append(Fault("data.val_split", 0.0, text, "a number above 0 and below 1, as 0.1"))

@@ -16,6 +16,7 @@ from mnist1d.analysis.intervals import (
     paired_difference,
     share_interval,
     share_p_outside,
+    shown,
     t_interval,
     t_p_outside,
 )
@@ -226,3 +227,8 @@ def test_holm_keeps_the_chance_of_any_false_alarm_at_the_level():
 def test_p_values_that_are_none_are_refused(p_value):
     with pytest.raises(ValueError, match=r"p values lie between 0 and 1, not \[(-0.1|1.1|nan)\]"):
         holm([0.5, p_value])
+
+
+def test_values_that_differ_by_rounding_alone_are_shown_as_equal():
+    assert shown(log_t_interval([32.0, 32.0, np.nextafter(32.0, 33)]), "z.3g") == "32 ± 0"
+    assert shown(t_interval([32.0, 32.001, 32.002]), "z.3g") == "32 ± 0.00248"

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from mnist1d.analysis import TITLES
+from mnist1d.analysis import SIGNS, TITLES
+from mnist1d.reproduce import PAPER
 from tests import documents
 from tests.conftest import ROOT
 
@@ -60,10 +61,22 @@ def test_the_readme_says_how_many_claims_hold() -> None:
     rows = {}
     for name, of_paper in (("said by the paper", True), ("asked beyond it", False)):
         counts = Counter(kind for claim, kind in verdicts.items() if published[claim] is of_paper)
-        rows[name] = [counts[kind] for kind in ("reproduced", "not reproduced", "inconclusive")]
+        rows[name] = [counts[kind] for kind in SIGNS]
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, counts in rows.items():
         assert f"| {name} | {' | '.join(map(str, counts))} |" in text, rows
+
+
+def test_the_readme_says_what_the_results_took() -> None:
+    report = (RESULTS / "report.md").read_text(encoding="utf-8")
+    hours = {}
+    for name, title in TITLES.items():
+        (section,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", report, re.MULTILINE | re.DOTALL)
+        (seconds,) = re.findall(r"([\d,]+) s of processor time", section)
+        hours[name] = int(seconds.replace(",", "")) / 3600
+    paper, whole = sum(hours[name] for name in PAPER), sum(hours.values())
+    said = f"took {paper:.1f} hours of one processor core, the {len(hours)} of this project {whole:.1f}"
+    assert said in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split()), said
 
 
 def test_the_readme_quotes_the_leaderboard() -> None:

@@ -210,7 +210,8 @@ def shown(interval: Interval | None, form: str = "z.1f") -> str:
     lopsided = abs(interval.low + interval.high - 2 * interval.mean) > 1e-9 * max(abs(interval.low), abs(interval.high))
     if lopsided:
         return f"{interval.mean:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
-    return f"{interval.mean:{form}} ± {interval.half_width:{form.removeprefix('+')}}"
+    rounded = interval.half_width if interval.half_width > 1e-9 * abs(interval.mean) else 0.0  # equal but for rounding
+    return f"{interval.mean:{form}} ± {rounded:{form.removeprefix('+')}}"
 
 
 def span(counts: Iterable[int]) -> str:

@@ -214,6 +214,16 @@ def test_axes_of_percentages_end_where_no_value_can_lie(description: Description
     assert ax.get_ylim() == (0, 100)
 
 
+def test_the_common_axis_holds_the_values_of_all_panels(description: Description) -> None:
+    low, high = (
+        [one(model, 8, 0.0, seed) | {"test/acc": accuracy + 0.01 * seed} for seed in (0, 1, 2)]
+        for model, accuracy in (("mlp", 0.9), ("cnn", 0.2))
+    )
+    for ax in ablation.page(description, runs_of([*low, *high])).pictures[0].figure.axes:
+        bottom, top = ax.get_ylim()
+        assert bottom <= 10 < 80 <= top
+
+
 def test_a_run_of_another_protocol_is_left_out_and_said(description: Description) -> None:
     page = ablation.page(description, runs_of([*full(), one("mlp", 8, 0.0, 3, trainer__max_steps=5)]))
     assert len(page.table) == 48

@@ -224,6 +224,15 @@ def test_only_the_papers_nets_make_a_page_too() -> None:
     assert page.statistics["within"](most=100_000).empty
 
 
+def test_the_legend_lies_within_the_figure_whatever_nets_there_are() -> None:
+    names = ("logistic", "mlp", "gru", "cnn")
+    models = [CNN | {"model.name": name, "model.hidden": 6, "model.layers": 2, "model.step_size": 1} for name in names]
+    (picture,) = page_of([*full(), *(one(seed, 60, 3, model) for model in models for seed in LUCK)]).pictures
+    picture.figure.draw_without_rendering()
+    box, frame = picture.figure.legends[0].get_window_extent(), picture.figure.bbox
+    assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+
+
 def test_the_picture_has_every_entry_the_front_and_the_published_points(whole: Page) -> None:
     (picture,) = whole.pictures
     figure: matplotlib.figure.Figure = picture.figure

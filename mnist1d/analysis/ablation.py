@@ -245,6 +245,9 @@ def draw(description: Description, found: Swept, name: str) -> Picture | None:
         for letter, ax, (panel, lines) in zip(ascii_lowercase, axes, drawn, strict=False):
             ax.set_title(f"{letter}  {description.keys[asked.panels].titled(panel)}" if asked.panels else "")
             _draw_lines(ax, description, asked, lines)
+        if description.unit(asked.show) == "%":  # no value lies beyond, however wide the intervals
+            low, high = axes[0].get_ylim()  # of all panels, once they are drawn
+            axes[0].set_ylim(max(low, 0), min(high, 100))
         axes[0].set_ylabel(_label(description, asked))
         figures.legend(figure, handles, columns)
         figures.caption(figure, f"{kind}\n{redo}")
@@ -318,9 +321,6 @@ def _draw_lines(ax: Axes, description: Description, asked: FigureOf, lines: Sequ
             kind, _ = claims.KINDS[line.interval]
             places = [asked.measures.index(name) for name in line.frame.index] if asked.measures else line.frame.index
             figures.plot_band(ax, places, line.frame.to_numpy().T, line.look, kind=kind)
-    if description.unit(asked.show) == "%":  # no value lies beyond, however wide the intervals
-        low, high = ax.get_ylim()
-        ax.set_ylim(max(low, 0), min(high, 100))
     _ticks(ax, description, asked, values)
     if asked.show.minus:
         ax.axhline(0, color=INK, linewidth=0.8, zorder=1)

@@ -312,7 +312,7 @@ def draw(done: pd.DataFrame) -> Picture:
     """Test error against parameters and against processor seconds, both logarithmic, with the Pareto fronts."""
     redo = command("leaderboard", done)
     with figures.lab_style():
-        figure, axes = figures.panels(2, size=(7.6, 4.3))
+        figure, axes = figures.panels(2, size=(7.6, 4.5), below=1.53)
         for ax, cost, title in zip(axes, ("parameters", "seconds"), ("a  Size", "b  Training time"), strict=True):
             points = _points(done, cost)
             ax.set(title=title, xlabel={"parameters": "parameters", "seconds": "processor seconds of training"}[cost])
@@ -330,7 +330,7 @@ def draw(done: pd.DataFrame) -> Picture:
         axes[0].set_ylabel("test error (%), logarithmic")
         looks = [OURS, *(LOOKS[name] for name in LOOKS if (done["model.name"] == name).any()), _OTHERS]
         samples = [figures.sample(replace(look, line="none")) for look in looks]
-        figures.legend(figure, [*samples, figures.sample(_HUMAN)])
+        figures.legend(figure, [*samples, figures.sample(_HUMAN)], columns=4)
         about = (
             f"Test error of 1000 samples; {basis(done.groupby(['net', 'part', 'ours']).size())}. Line: Pareto front."
         )
@@ -350,9 +350,9 @@ def _draw_published(ax: Axes) -> None:
         ax.annotate(
             point.name,
             (point.size, 100 - point.accuracy),
-            (5, 0),
+            (4, 2),
             textcoords="offset points",
-            va="center",
+            va="bottom",
             fontsize=7,
             color=_OTHERS.color,
         )

@@ -230,6 +230,14 @@ def test_a_run_of_another_protocol_is_left_out_and_said(description: Description
     assert page.remarks[0] == "1 runs left out, of another protocol: trainer.max_steps=5"
 
 
+def test_runs_older_than_an_option_go_with_those_that_leave_it_out(description: Description) -> None:
+    rows = [one("mlp", 8, 0.0, seed) | ({} if seed else {"task.ensemble": 1}) for seed in (0, 1, 2)]
+    page = ablation.page(description, runs_of(rows))
+    assert (len(page.table), page.remarks) == (3, ())
+    other = ablation.page(description, runs_of([*rows, one("mlp", 8, 0.0, 3) | {"task.ensemble": 2}]))
+    assert other.remarks[0] == "1 runs left out, of another protocol: task.ensemble=2.0"
+
+
 def test_what_is_missing_is_said_once_for_each_reason(description: Description) -> None:
     rows = full()
     rows[0] |= {"status": "FAILED", "mnist1d.reason": "it diverged", "test/acc": np.nan}

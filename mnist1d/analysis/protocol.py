@@ -9,7 +9,7 @@ import pandas as pd
 
 from mnist1d.analysis.page import NoRuns
 from mnist1d.analysis.read import Runs
-from mnist1d.plan import DESCRIPTIVE
+from mnist1d.plan import DESCRIPTIVE, NEUTRAL
 
 PROFILE = "paper"
 """The profile of a command line that names none."""
@@ -63,7 +63,7 @@ def _once(table: pd.DataFrame, axes: Collection[str]) -> pd.DataFrame:
 
 
 def _longest(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    texts = {key: table[key].map(str) for key in keys}  # a key that a run lacks reads nan
+    texts = {key: _with_neutral(table[key]).map(str) for key in keys}  # a key that a run lacks reads nan
     varying = [key for key in keys if texts[key].nunique() > 1]
     if not varying:
         return table, []
@@ -80,6 +80,12 @@ def _longest(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, li
         for group in groups[1:]
     ]
     return groups[0], remarks
+
+
+def _with_neutral(values: pd.Series) -> pd.Series:
+    """The values of a key; runs that are older than the key have what stands for it, as in their fingerprints."""
+    neutral = NEUTRAL.get(str(values.name))
+    return values if neutral is None else values.where(values.notna(), neutral)
 
 
 def missing(table: pd.DataFrame, label: str, where: Mapping[str, Any], expected: Collection[int]) -> list[str]:

@@ -1,6 +1,6 @@
 """Time stacks against plain loops and write docs/bench.md, docs/bench.json and docs/performance.md.
 
-python -m bench               all tables, about eight minutes
+python -m bench               all tables, about ten minutes
 python -m bench steps=MLP     only the rows of the first table whose name holds MLP, printed, nothing written
 python -m bench experiments   only the tables about the experiments, two to three minutes, printed, nothing written
 python -m bench procedures    only the table about lottery tickets and SimCLR, under a minute, printed, nothing written

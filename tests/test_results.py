@@ -1,11 +1,13 @@
 """docs/results is of one report, and the README says what is in it."""
 
 import csv
+import json
 import re
 from collections import Counter, defaultdict
 
 import pytest
 
+from bench.data import PUBLISHED
 from mnist1d.analysis import SIGNS, TITLES
 from mnist1d.reproduce import PAPER
 from tests import documents
@@ -83,6 +85,21 @@ def test_the_readme_quotes_the_leaderboard() -> None:
     (text,) = re.findall(r"^\*\*([\d,]+) parameters, ([\d.]+ ± [\d.]+)%", (ROOT / "README.md").read_text(), re.M)
     report = (RESULTS / "report.md").read_text(encoding="utf-8")
     assert re.search(rf"\| resnet \+ recipe \| {text[0]} \| {re.escape(text[1])} \|", report)
+    (ten,) = re.findall(r"ten of them together reach ([\d.]+ ± [\d.]+)%", (ROOT / "README.md").read_text())
+    assert re.search(rf"\| 10 resnets \+ recipe \| [\d,]+ \| {re.escape(ten)} \|", report)
+
+
+def test_the_readme_quotes_the_bench() -> None:
+    readme, bench = (ROOT / "README.md").read_text(), json.loads((ROOT / "docs/bench.json").read_text())
+    found = {row["model"]: row for row in bench["milliseconds per step per run"]}
+    rows = re.findall(r"^\| ([\w ]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \|$", readme, re.M)
+    columns = ("plain loop", "Lightning, one run", "stack", "members", "plain / stack")
+    assert len(rows) == 7
+    for model, *numbers in rows:
+        measured = [found[model][column] for column in columns]
+        assert [float(number) for number in numbers] == pytest.approx(measured, abs=0.0006), model
+    (times,) = re.findall(r"published package, (\d+) times as fast", readme)
+    assert times == f"{bench['samples per second']['exact generator'] / PUBLISHED:.0f}"
 
 
 def test_there_is_nothing_of_an_experiment_that_is_no_more() -> None:

@@ -114,12 +114,19 @@ def show(request: Request) -> int:
     _print_verdicts(console, sections)
     for path in write(sections, request.output):
         console.print(f"written: {path}", markup=False, soft_wrap=True)
-    for section in sections:
-        if section.page is None:
-            command = " ".join(("python train.py -m", f"experiment={section.experiment}", *request.shared))
-            text = f"experiment={section.experiment}: {section.absent} in {request.uri}\nTo make them: {command}"
-            print(text, file=sys.stderr)
-    return 0 if any(section.page for section in sections) else 1
+    absent = [section for section in sections if section.page is None]
+    for reason in dict.fromkeys(section.absent for section in absent):
+        names = [section.experiment for section in absent if section.absent == reason]
+        print(_missing(names, reason, request), file=sys.stderr)
+    return 1 if len(absent) == len(sections) else 0
+
+
+def _missing(experiments: Sequence[str], reason: str | None, request: Request) -> str:
+    """What to do about experiments that have no results for the same reason."""
+    (name, *others), several = experiments, f" ({len(experiments)} experiments)" if len(experiments) > 1 else ""
+    command = " ".join(("python train.py -m", f"experiment={'NAME' if others else name}", *request.shared))
+    named = f"experiment={','.join(experiments)}{several}: {reason} in {request.uri}"
+    return f"{named}\nTo make them: {command}" + (", or all: make reproduce-all" if others else "")
 
 
 def _section(request: Request, name: str) -> Section:
@@ -186,8 +193,13 @@ def _print_verdicts(console: Console, sections: Sequence[Section]) -> None:
     from mnist1d.analysis.evidence import shown
     from mnist1d.analysis.page import Table
 
-    rows = ((shown(found.verdict), found.claim.title) for section in sections for found in section.judgements)
-    _print_table(console, Table("Claims", ("verdict", "claim"), tuple(rows), "The evidence is in the report."))
+    found = [one for section in sections if section.page for one in section.judgements]
+    if found:
+        rows = tuple((shown(one.verdict), one.claim.title) for one in found)
+        _print_table(console, Table("Claims", ("verdict", "claim"), rows, "The evidence is in the report."))
+    without = sum(len(section.judgements) for section in sections if section.page is None)
+    if without:
+        console.print(f"Claims that wait for runs: {without}")
     console.print()
 
 

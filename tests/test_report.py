@@ -172,7 +172,9 @@ def test_the_command_prints_tables_verdicts_and_files_within_80_columns(partial)
     assert re.search(rf"✓ reproduced +{LOGISTIC}", printed)
     assert f"written: {partial.folder / 'report.html'}" in printed
     assert max(map(len, printed.split("written:")[0].splitlines())) <= 80
-    assert "experiment=pooling: no runs yet in sqlite:///" in partial.done.stderr
+    assert re.search(r"\nClaims that wait for runs: \d+\n", printed)
+    absent = re.search(r"experiment=(\S+) \(\d+ experiments\): no runs yet in sqlite:///", partial.done.stderr)
+    assert absent and "pooling" in absent[1] and "classification" not in absent[1]
 
 
 # -- what changes it --------------------------------------------------------------------------------------
@@ -196,8 +198,12 @@ def test_a_changed_run_changes_the_verdict(database, tmp_path):
 def test_an_empty_store_gives_a_report_without_runs_and_says_how_to_make_them(tmp_path, capsys):
     store = Store(None, tmp_path / "none.db", "none")  # type: ignore[arg-type]
     assert analyze.main([*store.argv(tmp_path / "report")[1:], "profile=quick"]) == 1
-    told = f"experiment=classification: no runs yet in {store.uri}\nTo make them: python train.py -m "
-    assert told in capsys.readouterr().err
+    names = ",".join(TITLES)
+    assert capsys.readouterr().err == (
+        f"experiment={names} ({len(TITLES)} experiments): no runs yet in {store.uri}\n"
+        f"To make them: python train.py -m experiment=NAME tracking.uri={store.uri} tracking.experiment=none "
+        "profile=quick, or all: make reproduce-all\n"
+    )
     found = Made(None, tmp_path / "report")
     assert found.text.count("**No results:** no runs yet.") == len(TITLES)
     assert "without a value." in found.text

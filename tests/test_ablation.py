@@ -102,6 +102,15 @@ def written(folder: Path, text: str = TEXT, name: str = "made_up") -> Path:
     return folder
 
 
+def changed(*changes: tuple[str, str]) -> str:
+    """The page with other words, each old one -> new one."""
+    text = TEXT
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    return text
+
+
 @pytest.fixture(scope="module")
 def description(tmp_path_factory: pytest.TempPathFactory) -> Description:
     return load("made_up", written(tmp_path_factory.mktemp("page")))
@@ -159,6 +168,27 @@ def test_columns_are_made_of_several_keys(whole: Page) -> None:
     rows = whole.table.set_index("run_id")
     assert rows.loc["cnn 16 0.15 0 {}", ["width", "noise", "samples"]].tolist() == [16, "0.15 flip", 2000]
     assert rows.loc["cnn 16 0.15 0 {}", "error"] == pytest.approx(43)
+
+
+def test_a_missing_run_is_told_by_the_keys_that_say_something_new(tmp_path: Path) -> None:
+    text = changed(("samples: {", "net: {label: net, together: [model.name, model.hidden]}\n      samples: {"))
+    page = ablation.page(
+        load("made_up", written(tmp_path, text)), runs_of([row for row in full() if row["run_id"] != "mlp 8 0.0 2 {}"])
+    )
+    assert page.remarks == ("missing: model MLP, width 8, noise none: seed 2 not run",)
+
+
+def test_a_cell_may_say_itself_what_its_base_is_compared_with(tmp_path: Path) -> None:
+    text = changed(
+        ("rows: [model.name, noise]", "rows: [model.name, width]"),
+        ("          height: {statistic: height, arguments: {measure: error, over: width}}\n", ""),
+        ("measure: error, over: width}, minus", "measure: error, where: {noise: 0.15 flip}}, minus"),
+    )
+    page = ablation.page(load("made_up", written(tmp_path, text)), runs_of(full()))
+    assert [cell(page, 1, "CNN", width, column="more than without") for width in ("8", "64")] == [
+        "+3.0 ± 0.0",
+        "+0.0 ± 0.0",
+    ]
 
 
 def test_tables_have_means_intervals_differences_and_n(whole: Page) -> None:
@@ -358,12 +388,8 @@ def test_what_cannot_be_asked_is_said(found: Swept, ask: Callable[[Swept], pd.Se
 
 
 def faults(folder: Path, *changes: tuple[str, str]) -> Iterator[str]:
-    text = TEXT
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new, 1)
     with pytest.raises(ConfigError) as error:
-        load("made_up", written(folder, text))
+        load("made_up", written(folder, changed(*changes)))
     yield from (str(fault).removeprefix("page/made_up.yaml.") for fault in error.value.faults)
 
 

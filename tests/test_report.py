@@ -174,7 +174,9 @@ def test_the_command_prints_tables_verdicts_and_files_within_80_columns(partial)
     assert max(map(len, printed.split("written:")[0].splitlines())) <= 80
     assert re.search(r"\nClaims that wait for runs: \d+\n", printed)
     absent = re.search(r"experiment=(\S+) \(\d+ experiments\): no runs yet in sqlite:///", partial.done.stderr)
-    assert absent and "pooling" in absent[1] and "classification" not in absent[1]
+    assert absent
+    assert "pooling" in absent[1]
+    assert "classification" not in absent[1]
 
 
 # -- what changes it --------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ ABLATIONS = {
     "ablation_transfer": "Ablation: tickets on other data",
     "ablation_capacity": "Ablation: width, depth, time and data in double descent",
     "ablation_noise": "Ablation: label noise and remedies in double descent",
+    "ablation_dropout": "Ablation: dropout by width, depth and label noise",
     "ablation_learned_lr": "Ablation: learned learning rates disturbed",
     "ablation_learned_activation": "Ablation: learned activation functions against standard ones",
     "ablation_projector": "Ablation: projection heads and every layer before and behind them",

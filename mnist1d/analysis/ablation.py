@@ -137,11 +137,11 @@ def _histories(description: Description, runs: Runs, done: pd.DataFrame) -> dict
 def _missing(description: Description, table: pd.DataFrame) -> Iterator[str]:
     """The seeds without a result; those of any setting are expected of every one."""
     expected, keys = set(table["seed"]), [key for key in description.keys if table[key].map(str).nunique() > 1]
-    texts: dict[str, list[str]] = {}
+    telling, texts = description.telling, dict[str, list[str]]()
     for _, rows in table.groupby([table[key].map(str) for key in keys], sort=False) if keys else [((), table)]:
         where = {key: rows[key].iloc[0] for key in keys}
         for text in missing(rows, "", {}, expected):
-            known = {key: value for key, value in where.items() if not _is_none(value)}
+            known = {key: value for key, value in where.items() if key in telling and not _is_none(value)}
             texts.setdefault(text.removeprefix(": "), []).append(setting(known, description.keys))
     for text, settings in texts.items():
         others = f" and {len(settings) - 1} other settings" if len(settings) > 1 else ""
@@ -171,7 +171,8 @@ def sample(found: Swept, cell: Cell, where: Mapping[str, Any]) -> pd.Series:
 
 def _text(description: Description, found: Swept, cell: Cell, where: Mapping[str, Any]) -> tuple[str, int]:
     """A cell in print, and its number of seeds; a base setting is not compared with itself."""
-    if cell.minus and all(where.get(key, value) == value for key, value in cell.minus.items()):
+    own = {**where, **cell.arguments.get("where", {})}
+    if cell.minus and all(own.get(key, value) == value for key, value in cell.minus.items()):
         return "base", 0
     kind, _ = claims.KINDS[cell.interval]
     interval = interval_of(sample(found, cell, where).to_numpy(), kind)

@@ -153,6 +153,16 @@ class Description(Section):
         return {each for name, key in self.keys.items() for each in key.made_of or [name]}
 
     @property
+    def telling(self) -> list[str]:
+        """The keys that say something which those before do not."""
+        found, known = [], set[str]()
+        for name, key in self.keys.items():
+            parts = {*key.made_of} or {name}
+            found += [name] if parts - known else []
+            known |= parts
+        return found
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics whose histories the page needs."""
         return tuple(dict.fromkeys(each.metric for each in self.measures.values() if each.history))

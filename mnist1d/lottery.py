@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mnist1d.blocks import Batches, Schedule, StackData, StreamBatches
 from mnist1d.classification import evaluate, train_steps
 from mnist1d.config import Run
-from mnist1d.config.tasks import Lottery
+from mnist1d.config.tasks import FOLLOW_UP_WINDOW, Lottery
 from mnist1d.problem import StackedProblem
 from mnist1d.pruning import Layout, adjacency, kept, shuffled, sparsities
 from mnist1d.reuse import make_member
@@ -29,6 +29,7 @@ FEATURES: dict[str, dict[str, object]] = {
     "half_swapped": {"feature_order": "half_swapped"},
     "chunk_shuffled": {"feature_order": "chunk_shuffled"},
     "noisy": {"iid_noise_scale": 0.2},
+    "window_zeroed": {"zero_window": FOLLOW_UP_WINDOW},
     "random_labels": {"label_noise": 1.0, "label_noise_mode": "redraw"},
 }
 """What a follow-up does to its data, mostly to the order of the features, as keys of the config's data section."""

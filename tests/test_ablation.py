@@ -487,6 +487,25 @@ def test_a_page_compares_keys_that_there_are_and_its_claims_ask_for_what_it_has(
     assert {str(each.verdict) for each in judged} == {"no value"}
 
 
+def test_tickets_trained_on_more_kinds_of_data_take_the_place_of_older_ones() -> None:
+    ticket = {"task.criterion": "magnitude", "task.schedule": "geometric", "data.shuffle_features": False}
+    run = {
+        **ticket,
+        "data.feature_order": "original",
+        "model.name": "mlp",
+        "status": "FINISHED",
+        "trainer.max_steps": 9,
+    }
+    kinds = {"old": ["fresh"], "new": ["fresh", "window_zeroed"]}
+    rows = [
+        {**run, "run_id": f"{name} {seed}", "seed": seed, "started": started, "task.follow_ups": follow_ups}
+        for started, (name, follow_ups) in enumerate(kinds.items())
+        for seed in ((0, 1) if name == "old" else (0,))
+    ]
+    table, remarks = ablation.comparable(load("ablation_transfer"), pd.DataFrame(rows))
+    assert (sorted(table["run_id"]), remarks) == (["new 0", "old 1"], ())
+
+
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_what_is_swept_is_compared(name: str) -> None:
     values = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())

@@ -304,6 +304,12 @@ MESSAGES = {
         "data.chunk_length=40  leaves fewer than two chunks of data.final_seq_length=40; "
         "allowed: a whole number from 1 to 39"
     ),
+    "data.zero_window=40": (
+        "data.zero_window=40  leaves nothing of data.final_seq_length=40; allowed: a whole number below 40"
+    ),
+    "data=digits data.zero_window=64": (
+        "data.zero_window=64  leaves nothing of data.final_seq_length=64; allowed: a whole number below 64"
+    ),
     "data=digits data.train_split=null": (
         "data.train_split=null  no split of digits was published; allowed: a number above 0 and below 1"
     ),
@@ -362,6 +368,10 @@ MESSAGES = {
     "task=lottery data=digits": (
         "task.follow_ups=[fresh,reversed,shuffled,half_swapped,chunk_shuffled]  "
         "digits has no fresh samples: another seed would test on what was seen; allowed: []"
+    ),
+    "task=lottery task.follow_ups=[fresh,window_zeroed] data.final_seq_length=10": (
+        "task.follow_ups=[fresh,window_zeroed]  a window of 10 leaves nothing of data.final_seq_length=10; "
+        "allowed: others than window_zeroed"
     ),
     "task=lottery model.dropout=0.1": "model.dropout=0.1  task=lottery trains without; allowed: 0",
     "model.dropout=1": "model.dropout=1  must be a number from 0 and below 1",
@@ -575,7 +585,7 @@ def test_slurm_is_refused_where_its_commands_are_missing(
         "-m model=cnn model.channels=range(2,6) seed=0,1 hydra/launcher=basic",
         "++seed=3 data={num_samples:50,batch_size:40}",
         "experiment=tune model=cnn optimizer.lr=tag(log,interval(0.001,1)) model.channels=int(interval(5,9))",
-        "data.max_translation=72 data.chunk_length=39 data.feature_order=chunk_shuffled",
+        "data.max_translation=72 data.chunk_length=39 data.feature_order=chunk_shuffled data.zero_window=39",
         "model=cnn data.final_seq_length=8 model.kernel_sizes=[3,3] model.pooling=none",
         "data.stream=true data.batch_size=9000 data.val_split=0.1",
         "seed=${data.seed} tracking.uri=http://127.0.0.1:5000 trainer.threads=2",

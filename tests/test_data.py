@@ -13,13 +13,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.interpolate import interp1d
 from scipy.ndimage import gaussian_filter
 
 from mnist1d.data import Recipe, cache, get_dataset, get_dataset_args, get_templates, load, make_dataset
 from mnist1d.data.arguments import Arguments
 from mnist1d.data.cache import cache_file
-from mnist1d.data.corruption import chunk_order, feature_order, flipped_labels, redrawn_labels, shuffled_order
+from mnist1d.data.corruption import (
+    chunk_order,
+    feature_order,
+    flipped_labels,
+    redrawn_labels,
+    shuffled_order,
+    zeroed_windows,
+)
 from mnist1d.data.generator import generate
 
 PUBLISHED = Path(__file__).with_name("golden") / "published.npz"
@@ -383,12 +391,51 @@ def test_chunks_that_cannot_be_shuffled_are_refused(chunk):
         Recipe(feature_order="chunk_shuffled", chunk_length=chunk)
 
 
+# --- windows of zeros ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [1, 10, 39])
+def test_every_sample_has_one_window_of_zeros_anywhere(width):
+    before, x = global_state(), np.ones((3000, 40), np.float32)
+    zeroed = zeroed_windows(x, width, np.random.default_rng(0))
+    starts = (zeroed == 0).argmax(1)
+    for row, start in zip(zeroed, starts, strict=True):
+        assert np.flatnonzero(row == 0).tolist() == list(range(start, start + width))
+    counts = np.bincount(starts, minlength=41 - width)
+    assert len(counts) == 41 - width
+    assert stats.chisquare(counts).pvalue > 1e-3
+    assert zeroed.dtype == np.float32
+    assert x.all(), "it works on a copy"
+    assert np.array_equal(zeroed_windows(x, width, np.random.default_rng(0)), zeroed)
+    assert not np.array_equal(zeroed_windows(x, width, np.random.default_rng(1)), zeroed)
+    assert global_state() == before
+
+
+def test_windows_are_of_what_a_model_sees_in_all_parts_and_belong_to_their_rows():
+    changes = {"feature_order": "reversed", "zero_window": 10}
+    whole = load(config(**changes))
+    part = load(config(**changes, val_split=0.25, test_samples=7))
+    for field in ("train_x", "test_x"):
+        plain, found = getattr(load(config(feature_order="reversed")), field), getattr(whole, field)
+        gone = found != plain
+        assert (gone.sum(1) == 10).all()
+        assert (np.ptp(np.nonzero(gone)[1].reshape(-1, 10), axis=1) == 9).all()  # neighbours
+        assert not found[gone].any()
+    rows = {row.tobytes() for row in whole.train_x}
+    assert {row.tobytes() for row in (*part.train_x, *part.val_x)} == rows
+    assert np.array_equal(part.test_x, whole.test_x[:7])
+    assert np.array_equal(whole.train_y, load(config()).train_y)
+    other = load(config(**changes, seed=1))
+    assert not np.array_equal(other.train_x == 0, whole.train_x == 0)
+
+
 # --- splits -------------------------------------------------------------------------------------------------
 
 CONFIG = {
     **get_dataset_args(as_dict=True),
     **{"num_samples": 200, "label_noise": 0.0, "label_noise_mode": "redraw", "shuffle_features": False},
-    **{"feature_seed": 42, "feature_order": "original", "chunk_length": 10, "val_split": 0.0, "test_samples": None},
+    **{"feature_seed": 42, "feature_order": "original", "chunk_length": 10, "zero_window": 0},
+    **{"val_split": 0.0, "test_samples": None},
 }
 
 
@@ -461,6 +508,8 @@ def test_other_data_seeds_hold_out_other_rows_and_flip_other_labels():
         ("label_noise_mode", "swap"),
         ("feature_order", "sorted"),
         ("feature_seed", -1),
+        ("zero_window", -1),
+        ("zero_window", 40),
         ("val_split", 1.0),
         ("val_split", 0.001),
     ],

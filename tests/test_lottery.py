@@ -20,7 +20,7 @@ from mnist1d.lottery import LotteryData, Phase, StackedLottery, follow_up_run, i
 from mnist1d.models.make import make_model
 from mnist1d.plan import Stack, signature
 from mnist1d.pruning import Layout, adjacency, first_mask, kept, sparsities
-from mnist1d.stack import build_member
+from mnist1d.stack import StackedModel, build_member, member_generator
 
 MakeRun = Callable[..., Run]
 
@@ -273,6 +273,27 @@ def test_kept_weights_return_bit_for_bit_to_where_the_search_was(make_run: MakeR
         assert torch.equal(weights, wanted * mask), phase
 
 
+def test_a_search_from_xavier_weights_returns_to_them_in_every_round(make_run: MakeRun) -> None:
+    asked = [("magnitude", 0), ("random", 0), ("magnitude", 1)]
+    common = (*SMALL, "task.init=xavier", "task.follow_ups=[fresh]", "task.follow_up_inits=[rewound]")
+    runs = [make_run(*common, f"task.criterion={criterion}", f"seed={seed}") for criterion, seed in asked]
+    module = trained(runs)
+    expected = module.layout.rows(StackedModel([initial_member(run) for run in runs]).params)
+    assert len(module.seen) == 5
+    for phase, weights, mask in module.seen:
+        assert torch.equal(weights, expected * mask), phase
+    assert torch.equal(expected[0], expected[1]), "tickets and random masks begin alike"
+    assert not torch.equal(expected[0], expected[2])
+    again = build_member(partial(make_model, runs[0].model), 0)
+    generator = member_generator(0, "weights")
+    for name, param in again.named_parameters():
+        if name.endswith("weight"):
+            torch.nn.init.xavier_uniform_(param, generator=generator)
+            assert torch.equal(module.layout.parts(expected)[name][0], param), name
+        else:
+            assert not module.layout.parts(expected)[name][0].any()
+
+
 def test_a_round_is_the_reference_s_training_with_masks_before_every_pass(make_run: MakeRun) -> None:
     run = make_run(*SMALL, NO_FOLLOW)
     module = trained([run])
@@ -402,6 +423,26 @@ def test_follow_up_data_are_named_by_their_features_whatever_the_search_has_seen
             assert all(first[j + 1] - first[j] == 1 for j in range(39) if j % 10 != 9)
             assert all(first[j + 1] - first[j] != 1 for j in (9, 19, 29))
         assert np.array_equal(data["shuffled"].train_y, fresh.train_y)
+
+
+def test_disturbed_follow_ups_are_fresh_data_but_for_what_their_name_says(make_run: MakeRun) -> None:
+    names = ("fresh", "noisy", "window_zeroed", "random_labels")
+    run = make_run(*SMALL, f"task.follow_ups=[{','.join(names)}]", "data.feature_order=reversed")
+    fresh, noisy, zeroed, redrawn = (load(follow_up_run(run, name).data) for name in names)
+    for field in ("train_x", "test_x"):
+        x, other = getattr(fresh, field), getattr(zeroed, field)
+        places = np.nonzero(other != x)[1].reshape(len(x), 10)
+        assert (np.diff(places) == 1).all()
+        assert ((other == 0).sum(1) == 10).all()
+        assert len(set(places[:, 0])) > 20, "each sample has its own"
+        assert 0.1 < np.std(getattr(noisy, field) - x) < 1
+        assert np.array_equal(getattr(redrawn, field), x)
+    for data in (noisy, zeroed):
+        assert np.array_equal(data.train_y, fresh.train_y)
+    assert (redrawn.train_y == fresh.train_y).mean() < 0.2
+    assert np.array_equal(redrawn.test_y, fresh.test_y)
+    finals = trained([run]).finals(0)
+    assert {f"{name}_{init}/test/acc_final" for name in names for init in ("rewound", "redrawn")} <= set(finals)
 
 
 def test_follow_ups_load_their_data_once_and_share_them(make_run: MakeRun) -> None:

@@ -30,6 +30,7 @@ SHAPES = {"name", "num_samples", "train_split", "final_seq_length", "val_split",
         "data.iid_noise_scale=0.1",
         "data.shuffle_features=true",
         "data.feature_order=reversed",
+        "data.zero_window=9",
         "optimizer.lr=0.1",
         "optimizer.weight_decay=0.1",
     ],
@@ -96,8 +97,9 @@ NUMBERS = {
         data.max_translation=47 data.corr_noise_scale=0.2 data.iid_noise_scale=0.03 data.shear_scale=0.7
         data.shuffle_seq=true data.final_seq_length=41 data.seed=1 data.label_noise=0.1 data.label_noise_mode=flip
         data.shuffle_features=true data.feature_seed=1 data.feature_order=reversed data.chunk_length=9
-        data.val_split=0.1 data.test_samples=10 data.batch_size=50 data.batch_order=shuffled data.stream=true
-        trainer.max_steps=6000 trainer.eval_every=100 trainer.eval_samples=10 trainer.matmul_precision=high""",
+        data.zero_window=9 data.val_split=0.1 data.test_samples=10 data.batch_size=50 data.batch_order=shuffled
+        data.stream=true trainer.max_steps=6000 trainer.eval_every=100 trainer.eval_samples=10
+        trainer.matmul_precision=high""",
     "cnn": """model.dropout=0.1 model.channels=5 model.kernel_sizes=[3,3,3] model.pooling=max model.window=3
         model.pool_stride=1""",
     "shallow": "model.activation=elu",

@@ -156,6 +156,18 @@ def test_label_noise_reaches_the_stream(mode, wrong):
     assert set(noisy) == set(range(10))
 
 
+def test_windows_of_zeros_reach_the_stream_and_change_nothing_else():
+    x, labels = drawn(Recipe(), 3000)
+    zeroed, same = drawn(Recipe(zero_window=10), 3000)
+    gone = zeroed != x
+    places = np.nonzero(gone)[1].reshape(-1, 10)
+    assert (np.diff(places) == 1).all()
+    assert not zeroed[gone].any()
+    assert np.array_equal(labels, same)
+    assert stats.chisquare(np.bincount(places[:, 0], minlength=31)).pvalue > 1e-3
+    assert np.array_equal(drawn(Recipe(zero_window=10), 3000)[0], zeroed)
+
+
 # --- Dataset and data module --------------------------------------------------------------------------------
 
 

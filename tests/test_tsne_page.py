@@ -122,6 +122,14 @@ def test_labels_are_those_of_all_samples_in_the_order_of_their_places(one, make_
     np.testing.assert_array_equal(found, np.concatenate([splits.train_y, splits.val_y, splits.test_y]))
 
 
+def test_data_of_a_run_that_is_older_than_a_key_are_those_without_it(one):
+    run = one("mnist1d", 43)
+    assert data_sets.data_of(run | {"data.zero_window": 3}).zero_window == 3
+    older = {key: value for key, value in run.items() if key != "data.zero_window"}
+    for config in (older, older | {"data.zero_window": np.nan}):  # alone, and beside newer runs
+        assert data_sets.data_of(config) == data_sets.data_of(run)
+
+
 def test_the_first_seed_with_places_is_drawn_and_only_real_digits_are_named(whole, full, places):
     planes = tsne.planes_of(Runs(pd.DataFrame(full(), dtype=object), {}, places), whole.table)
     assert [(plane.data, plane.seed, len(plane.labels)) for plane in planes] == [

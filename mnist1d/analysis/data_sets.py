@@ -15,6 +15,7 @@ from mnist1d.analysis.protocol import one_protocol
 from mnist1d.config import Data, Images, Signals, make_data
 from mnist1d.data import load
 from mnist1d.image_sets import IMAGE_SETS
+from mnist1d.plan import NEUTRAL
 
 NAME = "data.name"
 LOOKS = {  # data set -> look, in the order of tables, panels and legends
@@ -58,7 +59,7 @@ def not_run(table: pd.DataFrame, names: Collection[str], columns: int) -> tuple[
 
 def samples(config: Mapping[str, Any]) -> int:
     """Number of all samples of a run; from its config alone, as for `labels`."""
-    return sum(_data(config).rows)
+    return sum(data_of(config).rows)
 
 
 def labels(config: Mapping[str, Any]) -> NDArray[np.integer]:
@@ -67,14 +68,18 @@ def labels(config: Mapping[str, Any]) -> NDArray[np.integer]:
     config  the run's, flat, as a row of `Runs.table`; other keys may stand beside it
     Raises what `mnist1d.data.load` raises; pydantic's ValidationError for a config whose data cannot be made.
     """
-    splits = load(_data(config))
+    splits = load(data_of(config))
     return np.concatenate([splits.train_y, splits.val_y, splits.test_y])
 
 
-def _data(config: Mapping[str, Any]) -> Data:
-    """Only the data set's own keys: in a table of several sets a run reads nan for those of the others."""
+def data_of(config: Mapping[str, Any]) -> Data:
+    """The data section of a run; a key that came after it was recorded is as its fingerprint has it.
+
+    config  the run's, flat, as a row of `Runs.table`; other keys may stand beside it
+    Raises pydantic's ValidationError for a config whose data cannot be made.
+    """
     kind = Images if config[NAME] in IMAGE_SETS else Signals
+    # only the data set's own keys: in a table of several sets a run reads nan for those of the others
     values = {key: config.get(f"data.{key}") for key in kind.model_fields}
-    return make_data(
-        {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in values.items()}
-    )
+    lacking = [key for key, value in values.items() if value is None or (isinstance(value, float) and np.isnan(value))]
+    return make_data(values | {key: NEUTRAL.get(f"data.{key}") for key in lacking})

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from mnist1d.analysis import weights
+from mnist1d.analysis.data_sets import data_of
 from mnist1d.analysis.figures import INK
-from mnist1d.config import make_data
 from mnist1d.data import load
 
 Array = NDArray[Any]
@@ -46,8 +46,7 @@ def embed(config: Mapping[str, Any], artifacts: str) -> Embedding:
     Raises what `weights.load` and `tsne` raise; ValueError for a config whose data cannot be made.
     """
     state = weights.load(artifacts)
-    head = "data."
-    splits = load(make_data({key.removeprefix(head): value for key, value in config.items() if key.startswith(head)}))
+    splits = load(data_of(config))
     seed = int(config["seed"])
     before, after = (tsne(each, seed) for each in outputs(config, state, splits.test_x))
     return Embedding(seed, before, after, splits.test_y)

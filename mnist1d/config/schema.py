@@ -12,8 +12,9 @@ from pydantic.fields import FieldInfo
 
 from mnist1d.config.describe import allowed, choices
 from mnist1d.config.faults import Conflict, Fault
-from mnist1d.config.section import Decay, Positive, Section, Seed, Share, Size
+from mnist1d.config.section import Count, Decay, Positive, Section, Seed, Share, Size
 from mnist1d.config.tasks import (
+    FOLLOW_UP_WINDOW,
     Classification,
     Contrastive,
     Embedding,
@@ -42,6 +43,7 @@ class Data(Section):
         description="order of the positions"
     )
     chunk_length: Positive = Field(description="positions in a chunk of chunk_shuffled")
+    zero_window: Count = Field(description="positions of a window, anywhere in each sample, that are set to 0; 0: none")
     val_split: float = Field(ge=0, lt=1, description="share of the training data held out for validation")
     test_samples: Positive | None = Field(description="test samples used, the first ones; null takes all")
     batch_size: Positive = Field(description="samples in an optimiser step")
@@ -90,6 +92,9 @@ class Data(Section):
             text = f"leaves fewer than two chunks of data.final_seq_length={self.final_seq_length}"
             limit = f"a whole number from 1 to {self.final_seq_length - 1}"
             yield Conflict("data.chunk_length", self.chunk_length, text, limit)
+        if self.zero_window >= self.final_seq_length:
+            text = f"leaves nothing of data.final_seq_length={self.final_seq_length}"
+            yield Conflict("data.zero_window", self.zero_window, text, f"a whole number below {self.final_seq_length}")
         if self.stream and self.batch_order == "shuffled":
             yield Conflict("data.batch_order", "shuffled", "a stream has no order to shuffle", "sequential")
 
@@ -499,6 +504,9 @@ class Run(Section):
         if task.follow_ups and task.follow_up_batch_size > rows and not self.data.stream:
             text, limit = f"more than the {rows} training samples", f"a whole number from 1 to {rows}"
             yield Conflict("task.follow_up_batch_size", task.follow_up_batch_size, text, limit)
+        if "window_zeroed" in task.follow_ups and (length := self.data.final_seq_length) <= FOLLOW_UP_WINDOW:
+            text = f"a window of {FOLLOW_UP_WINDOW} leaves nothing of data.final_seq_length={length}"
+            yield Conflict("task.follow_ups", task.follow_ups, text, "others than window_zeroed")
 
     def _embedding_conflicts(self, task: Embedding) -> Iterator[Fault]:
         """What t-SNE asks of the rest: its own descent, the linear model it is set beside, and enough samples."""

@@ -13,6 +13,9 @@ Rate = Annotated[float, Field(gt=0, lt=1)]
 FIRST_OWN_TRIAL = 1000
 """Seed of the first trial's data in a run of seed 0 whose trials are its own; far from the seeds of training data."""
 
+FOLLOW_UP_WINDOW = 10
+"""Inputs that are zeroed in each sample of a follow-up on window_zeroed."""
+
 
 class Task(Section):
     """Keys that every task has."""
@@ -133,7 +136,16 @@ class Lottery(Task):
     shuffle_masks: bool = Field(description="permute each mask within its layer: keeps sparsity, loses structure")
     ticket_round: Count = Field(description="round, from 0, whose masks are the tickets")
     follow_ups: list[
-        Literal["fresh", "reversed", "shuffled", "half_swapped", "chunk_shuffled", "noisy", "random_labels"]
+        Literal[
+            "fresh",
+            "reversed",
+            "shuffled",
+            "half_swapped",
+            "chunk_shuffled",
+            "noisy",
+            "window_zeroed",
+            "random_labels",
+        ]
     ] = Field(description="data that the tickets are trained on after the search")
     follow_up_inits: list[
         Literal["rewound", "redrawn", "redrawn_xavier", "redrawn_kaiming", "sign_kept", "mask_shuffled"]

@@ -1,9 +1,9 @@
-"""What is done to a data set on purpose: wrong labels, features in another order.
+"""What is done to a data set on purpose: wrong labels, features in another order, windows of zeros.
 
 Everything here is a pure function of its arguments; no global random state is read or left changed.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,11 @@ __all__ = [
     "flipped_labels",
     "redrawn_labels",
     "shuffled_order",
+    "zeroed_windows",
 ]
 
 Integers = npt.NDArray[np.int64]
+Inputs = npt.NDArray[np.floating[Any]]
 NoiseMode = Literal["redraw", "flip"]
 FeatureOrder = Literal["original", "reversed", "half_swapped", "chunk_shuffled"]
 
@@ -96,3 +98,15 @@ def chunk_order(length: int, chunk_length: int, seed: int) -> Integers:
     while (order == np.arange(len(chunks))).all():
         order = rng.permutation(len(chunks))
     return np.concatenate([chunks[chunk] for chunk in order])
+
+
+def zeroed_windows(x: Inputs, width: int, rng: np.random.Generator) -> Inputs:
+    """A copy of `x` [n, length] in which each sample has a window of `width` neighbouring values set to 0.
+
+    All places within the sample are equally likely, so that values near its ends are zeroed less often. `width` must
+    not exceed the length.
+    """
+    starts = rng.integers(0, x.shape[1] - width + 1, len(x))
+    zeroed = x.copy()
+    np.put_along_axis(zeroed, starts[:, None] + np.arange(width), 0, axis=1)
+    return zeroed

@@ -19,7 +19,8 @@ class MNIST1D(Dataset[tuple[Any, Any]]):
         transform: applied to a sample (a tensor) when it is asked for.
         target_transform: applied to a label (an int) when it is asked for.
         **arguments: the generator's (`num_samples`, `seed`, `iid_noise_scale` ...) and `load`'s (`label_noise`,
-            `label_noise_mode`, `shuffle_features`, `feature_order`, `feature_seed`, `chunk_length`, `val_split`).
+            `label_noise_mode`, `shuffle_features`, `feature_order`, `feature_seed`, `chunk_length`, `zero_window`,
+            `val_split`).
             A `val_split` takes its rows from the training data.
 
     Raises:

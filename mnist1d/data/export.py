@@ -259,7 +259,7 @@ DIR is this folder:
 | --- | --- |
 {arguments}
 
-Label noise is in the training part only.
+Label noise is in the training part only, windows of zeros are in all parts.
 
 ## Checksums
 

@@ -11,7 +11,15 @@ import numpy.typing as npt
 
 from mnist1d.data.arguments import Arguments, real, whole
 from mnist1d.data.cache import cache_folder, remembered
-from mnist1d.data.corruption import FeatureOrder, NoiseMode, feature_order, flipped_labels, redrawn_labels
+from mnist1d.data.corruption import (
+    FeatureOrder,
+    Inputs,
+    NoiseMode,
+    feature_order,
+    flipped_labels,
+    redrawn_labels,
+    zeroed_windows,
+)
 from mnist1d.data.images import Selection, select
 from mnist1d.image_sets import IMAGE_SETS
 
@@ -20,11 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "Splits", "load", "load_exact"]
 
-Inputs = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
 
 # Second words of the seeds of draws that the reference does not have, so that no two of them share a stream.
-_FLIP, _VALIDATION, _REDRAW = 1, 2, 3
+_FLIP, _VALIDATION, _REDRAW, _WINDOW = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Recipe:
     feature_seed: int = 42
     feature_order: FeatureOrder = "original"
     chunk_length: int = 10
+    zero_window: int = 0
     val_split: float = 0.0
     test_samples: int | None = None
 
@@ -61,6 +69,7 @@ class Recipe:
             raise ValueError(f"label_noise_mode={self.label_noise_mode!r}: must be redraw or flip")
         if self.test_samples is not None:
             whole("test_samples", self.test_samples, 1, _samples(self.arguments))
+        whole("zero_window", self.zero_window, 0, self.arguments.final_seq_length - 1)
         self.permutation()
 
     @classmethod
@@ -108,7 +117,7 @@ def load(data: "Data | Recipe") -> Splits:
     Label noise goes to training labels only; the validation split, carved from the training rows, keeps its
     true labels. Which rows are held out depends on `data.seed` and the two sizes alone, and holding rows out
     does not change the noise on the others; both parts keep the stored order. Test data are never touched,
-    save for the order of their features.
+    save for the order of their features and the windows of zeros, which all three parts have.
 
     Raises:
         ValueError: an impossible value, named with what is allowed, or a validation split that leaves a part empty.
@@ -159,6 +168,8 @@ def _splits(recipe: Recipe, dtype: type[np.floating[Any]] = np.float32) -> Split
     order = recipe.permutation()
     moved = (order != np.arange(len(order))).any()  # large images are copied no more than they must be
     x = (source.x[:, order] if moved else source.x).astype(dtype, copy=False)
+    if recipe.zero_window:  # of what a model sees, and drawn for every row, whatever part it goes to
+        x = zeroed_windows(x, recipe.zero_window, np.random.default_rng([recipe.arguments.seed, _WINDOW]))
     noisy = _noisy(clean[:cut], source, recipe)
     kept, held = _held_out(cut, recipe)
     test = np.arange(cut, len(x))[: recipe.test_samples]  # no slice: that would keep all of x alive

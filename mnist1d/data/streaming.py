@@ -35,9 +35,9 @@ def stream(
 ) -> Callable[[int], tuple[Tensor, Tensor]]:
     """A function of n that returns n new samples on `device`: x [n, final_seq_length] float32 and y [n] int64.
 
-    Label noise and the order of features are the config's, so that test data from `load` fit; its sizes,
-    splits and seed of the data say nothing here. Every draw comes from `generator`, which must live on
-    `device`: the same generator state and the same n give the same samples.
+    Label noise, the order of features and windows of zeros are the config's, so that test data from `load`
+    fit; its sizes, splits and seed of the data say nothing here. Every draw comes from `generator`, which must
+    live on `device`: the same generator state and the same n give the same samples.
     """
     recipe = Recipe.of(data)
     source = _Source(recipe, torch.device(device))
@@ -82,7 +82,8 @@ class _Source:
         x = torch.where(signal != 0, signal * (1 + args.scale_coeff * uniform[0]), noise[:, :length] @ self.filter)
         x.add_(noise[:, length:], alpha=args.iid_noise_scale)
         x.addcmul_(uniform[1], self.ramp, value=-args.shear_scale)
-        return torch.addmm(self.offset, x, self.resampling), self._corrupted(y, n, generator)
+        labels = self._corrupted(y, n, generator)
+        return self._zeroed(torch.addmm(self.offset, x, self.resampling), generator), labels
 
     def _integers(self, end: int, n: int, generator: torch.Generator) -> Tensor:
         return torch.randint(end, (n,), generator=generator, device=self.device)
@@ -104,6 +105,13 @@ class _Source:
         else:
             other = (y + 1 + self._integers(CLASSES - 1, n, generator)) % CLASSES
         return torch.where(hit, other, y)
+
+    def _zeroed(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """`x` [n, final_seq_length] with its windows of zeros, in place."""
+        if (width := self.recipe.zero_window) == 0:
+            return x
+        starts = self._integers(x.shape[1] - width + 1, len(x), generator)
+        return x.scatter_(1, starts[:, None] + torch.arange(width, device=self.device), 0.0)
 
 
 def _feature_order(recipe: Recipe) -> np.ndarray:

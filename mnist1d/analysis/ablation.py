@@ -246,7 +246,9 @@ def draw(description: Description, found: Swept, name: str) -> Picture | None:
         for letter, ax, (panel, lines) in zip(ascii_lowercase, axes, drawn, strict=False):
             ax.set_title(f"{letter}  {description.keys[asked.panels].titled(panel)}" if asked.panels else "")
             _draw_lines(ax, description, asked, lines)
-        if description.unit(asked.show) == "%":  # no value lies beyond, however wide the intervals
+        if asked.vertical == "log":
+            figures.log_levels(axes[0])
+        elif description.unit(asked.show) == "%":  # no value lies beyond, however wide the intervals
             low, high = axes[0].get_ylim()  # of all panels, once they are drawn
             axes[0].set_ylim(max(low, 0), min(high, 100))
         axes[0].set_ylabel(_label(description, asked))

@@ -114,6 +114,7 @@ class FigureOf(Section):
     only: dict[str, list[Any]] = Field({}, description="of these two keys, the values that are shown; absent: all")
     where: Values = Field({}, description="key -> value of the settings that are shown")
     label: str | None = Field(None, description="of the vertical axis; null: the measure and its unit")
+    vertical: Literal["linear", "log"] = Field("linear", description="scale of the vertical axis")
 
     def conflicts(self) -> Iterator[Fault]:
         if (self.over == "measures") != bool(self.measures):

@@ -19,6 +19,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from mnist1d.analysis.intervals import Interval, Values, t_interval
@@ -146,6 +147,16 @@ def accuracy_axes(ax: Axes, title: str, last_step: int) -> Axes:
     ax.set_ylim(0, 102)  # room for a marker at 100
     ax.set_yticks(range(0, 101, 20))
     ax.set_xlim(-0.015 * last_step, 1.015 * last_step)
+    return ax
+
+
+def log_levels(ax: Axes) -> Axes:
+    """Make the vertical axis logarithmic, with numbers in plain digits; the curves must have been drawn."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if high > 2 * low else np.arange(1, 10, 0.5).tolist()))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     return ax
 
 

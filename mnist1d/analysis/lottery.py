@@ -26,7 +26,6 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from mnist1d.analysis import figures, weights
@@ -353,7 +352,7 @@ def _search_picture(done: pd.DataFrame, rounds: pd.DataFrame) -> Picture | None:
             _sparsity_axes(ax, title, rounds, done)
             for arm in arms:
                 _draw_arm(ax, rounds, arm, measure)
-        _log_axis(axes[0])
+        figures.log_levels(axes[0])
         _fit_range(axes[1], rounds)
         figures.legend(figure, [figures.sample(_line_look(arm)) for arm in arms])
         about = f"Where each round ends; {kind}."
@@ -387,14 +386,6 @@ def _draw_arm(ax: Axes, rounds: pd.DataFrame, arm: str, measure: str) -> None:
     place = list(ARMS).index(arm)
     every = max(1, len(sparsities) // 6)
     figures.plot_band(ax, sparsities, values, _line_look(arm), (place * every // len(ARMS), every))
-
-
-def _log_axis(ax: Axes) -> None:
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if high > 2 * low else np.arange(1, 10, 0.5).tolist()))
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _fit_range(ax: Axes, rounds: pd.DataFrame) -> None:

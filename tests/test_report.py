@@ -322,7 +322,8 @@ def test_markup_in_a_text_stays_text():
         (Interval(61.0, 61.0, 61.0, 3), "units", "61 ± 0"),
         (Interval(1000.0, 1000.0, 1000.0, 3), "", "1,000 ± 0"),
         (Interval(25119.2, 9876.5, 63887.3, 3), "samples", "25,119 [9,876, 63,887]"),
-        (Interval(-0.01, -0.06, 0.04, 3), "points", "0.0 ± 0.1"),
+        (Interval(-0.01, -0.13, 0.11, 3), "points", "0.0 ± 0.1"),
+        (Interval(99.36, 99.28, 99.44, 10), "%", "99.36 ± 0.08"),
     ],
 )
 def test_a_number_is_shown_with_its_interval(interval, unit, text):

@@ -371,8 +371,8 @@ def draw_separation(done: pd.DataFrame) -> Picture | None:
     if not names:
         return None
     kinds = (
-        ("a  Separation", "points", separation),
-        ("b  Per second of processor time", "points per second", per_second),
+        ("a  Separation", "points of test accuracy", separation),
+        ("b  Per second of processor time", "points of test accuracy per second", per_second),
     )
     with figures.lab_style():
         figure, axes = figures.panels(2, size=(7.6, 3.4), below=0.95, gap=0.3, sharey=False)
@@ -382,7 +382,7 @@ def draw_separation(done: pd.DataFrame) -> Picture | None:
             ax.set_xticks(range(len(names)), [look(name).name for name in names])
             ax.set_title(title)
             ax.set_ylabel(label)
-        about = f"By how much two of four classes of models differ in test accuracy; {basis(each.n for each in found)}"
+        about = f"By how much two of four classes of models differ, mean over the six pairs; {basis(each.n for each in found)}"
         figures.caption(figure, f"{about}.\n{redo}")
     alt = "Separation of classes of models as bars, in points and in points per second, for "
     return Picture("separation", figure, alt + ", ".join(look(name).name for name in names), f"{about}. `{redo}`")

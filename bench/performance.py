@@ -109,8 +109,9 @@ percent of the {peak / 1e9:.0f} billion operations a second that this machine re
 
 All {reference / 3600:.1f} hours in the reference's way, {ours / 3600:.1f} in ours: {reference / ours:.1f} times less.
 **With {SEEDS} seeds everywhere that is {minutes["ours"]:.0f} minutes in place of {minutes["reference"]:.0f}**
-(target: 90); of these {slow}. The paper has a single run of most settings: that is
-{minutes["ours"] / SEEDS:.0f} minutes at least (target: 20), for alone, without the company of other seeds, a run costs more.
+(target: 90); of these {slow}.
+The paper has a single run of most settings: that is {minutes["ours"] / SEEDS:.0f} minutes at least (target: 20), for
+alone, without the company of other seeds, a run costs more.
 
 ## Where the time goes
 

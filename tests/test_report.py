@@ -324,6 +324,7 @@ def test_markup_in_a_text_stays_text():
         (Interval(25119.2, 9876.5, 63887.3, 3), "samples", "25,119 [9,876, 63,887]"),
         (Interval(-0.01, -0.13, 0.11, 3), "points", "0.0 ± 0.1"),
         (Interval(99.36, 99.28, 99.44, 10), "%", "99.36 ± 0.08"),
+        (Interval(1.00132, 1.00041, 1.00222, 20), "times", "1.0013 [1.0004, 1.0022]"),
     ],
 )
 def test_a_number_is_shown_with_its_interval(interval, unit, text):

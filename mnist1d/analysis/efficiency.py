@@ -382,7 +382,8 @@ def draw_separation(done: pd.DataFrame) -> Picture | None:
             ax.set_xticks(range(len(names)), [look(name).name for name in names])
             ax.set_title(title)
             ax.set_ylabel(label)
-        about = f"By how much two of four classes of models differ, mean over the six pairs; {basis(each.n for each in found)}"
+        seeds = basis(each.n for each in found)
+        about = f"By how much two of four classes of models differ, mean over the six pairs; {seeds}"
         figures.caption(figure, f"{about}.\n{redo}")
     alt = "Separation of classes of models as bars, in points and in points per second, for "
     return Picture("separation", figure, alt + ", ".join(look(name).name for name in names), f"{about}. `{redo}`")

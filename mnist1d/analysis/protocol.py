@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ MISSING = "missing: "
 """How a remark begins that names seeds without a result."""
 DIVERGED = "diverged as allowed"
 """What became of a run that stopped being finite where `trainer.may_diverge` makes that a result."""
+_GONE = re.compile(r" became (nan|-?inf) at step \d+$")  # the reason of such a run, for records older than the tag
 
 
 def command(experiment: str, table: pd.DataFrame) -> str:
@@ -109,8 +111,8 @@ def missing(table: pd.DataFrame, label: str, where: Mapping[str, Any], expected:
 
 def fate(run: Mapping[Any, Any]) -> str:
     """What became of a run: its status, or DIVERGED."""
-    allowed = run.get("trainer.may_diverge") is True and run.get("mnist1d.diverged") == "true"
-    return DIVERGED if allowed else run["status"]
+    gone = run.get("mnist1d.diverged") == "true" or _GONE.search(str(run.get("mnist1d.reason")))
+    return DIVERGED if gone and run.get("trainer.may_diverge") is True else run["status"]
 
 
 def _told(run: Mapping[Any, Any]) -> str:

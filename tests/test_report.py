@@ -392,6 +392,7 @@ def test_the_same_section_gives_the_same_files(section, tmp_path):
         (["FINISHED", "FAILED"], ("missing: mlp: seed 1 FAILED",), "1 settings lack seeds (see below)"),
         (["RUNNING", "FINISHED"], ("missing: cnn: seed 1 not run",), "1 runs are still RUNNING, 1 settings lack seeds"),
         (["FINISHED", "FINISHED"], ("2 runs left out, of another protocol: seed=3",), None),
+        (["FINISHED", "FAILED"], ("missing: mlp: seed 1 diverged as allowed (lr became nan at step 1)",), None),
     ],
 )
 def test_a_section_begins_with_a_warning_while_runs_are_to_come(section, tmp_path, statuses, remarks, warning):
@@ -406,6 +407,21 @@ def test_a_section_begins_with_a_warning_while_runs_are_to_come(section, tmp_pat
         assert f"> **Warning:** Strange loops: {warning}" in head
         assert body.startswith(f"> **Warning:** {warning}")
         assert body.splitlines()[0].endswith(": verdicts are provisional.")
+
+
+def test_runs_that_diverged_are_counted_apart_where_that_is_allowed(section, tmp_path):
+    made = section()
+    assert made.page is not None
+    rows = pd.concat([made.page.table.iloc[:1]] * 5).assign(
+        status=["FINISHED", "FAILED", "FAILED", "FAILED", "KILLED"],
+        **{
+            "trainer.may_diverge": [True, True, True, False, True],
+            "mnist1d.diverged": [None, "true", "true", "true", None],
+        },
+    )
+    report.write([report.Section("strange_loops", Page(rows, (), (), {}), ())], tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "- **Runs:** 1 finished, 2 diverged as allowed, 1 FAILED, 1 KILLED\n" in text
 
 
 def test_one_clean_version_of_the_code_is_no_reason_to_warn(section, tmp_path):

@@ -84,7 +84,7 @@ class Request:
         """Arguments of train.py."""
         file = described(experiment)
         asked = ["-m", f"experiment={experiment}", f"profile={self.profile}"]
-        if "threads" not in file["trainer"]:  # an experiment that sets them measures by them
+        if "threads" not in file.get("trainer", {}):  # an experiment that sets them measures by them
             asked.append(f"trainer.threads={max(1, cores() // self.workers)}")
         if self.seeds is not None:
             numbers = [key for key in file["profiles"][self.profile] if key.endswith("seeds")]

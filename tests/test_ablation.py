@@ -266,6 +266,10 @@ def test_runs_older_than_an_option_go_with_those_that_leave_it_out(description: 
     assert (len(page.table), page.remarks) == (3, ())
     other = ablation.page(description, runs_of([*rows, one("mlp", 8, 0.0, 3) | {"task.ensemble": 2}]))
     assert other.remarks[0] == "1 runs left out, of another protocol: task.ensemble=2.0"
+    none = [one("mlp", 8, 0.0, seed) | ({} if seed else {"model.pool_stride": None}) for seed in (0, 1)]
+    rows = [*none, one("mlp", 8, 0.0, 2) | {"model.pool_stride": 2}]  # what leaves it out is None
+    remarks = ablation.page(description, runs_of(rows)).remarks
+    assert remarks == ("mlp: 1 runs left out, of another protocol: model.pool_stride=2.0",)
 
 
 def test_what_is_missing_is_said_once_for_each_reason(description: Description) -> None:

@@ -87,8 +87,10 @@ def _longest(table: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame, li
 
 def _with_neutral(values: pd.Series) -> pd.Series:
     """The values of a key; runs that are older than the key have what stands for it, as in their fingerprints."""
-    neutral = NEUTRAL.get(str(values.name))
-    return values if neutral is None else values.where(values.notna(), neutral)
+    if (name := str(values.name)) not in NEUTRAL:
+        return values
+    neutral = NEUTRAL[name]
+    return (values.astype(object) if neutral is None else values).where(values.notna(), neutral)
 
 
 def missing(table: pd.DataFrame, label: str, where: Mapping[str, Any], expected: Collection[int]) -> list[str]:

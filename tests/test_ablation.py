@@ -262,7 +262,7 @@ def test_labels_of_ticks_do_not_run_into_one_another(tmp_path: Path, scale: str)
 
 def test_a_picture_says_below_what_its_caption_says(tmp_path: Path, whole: Page) -> None:
     text = changed(("Solid, errors.", f"Solid, {'errors of nets with wrong labels, ' * 9}all."))
-    for page, lines in ((whole, 2), (ablation.page(load("made_up", written(tmp_path, text)), runs_of(full())), 5)):
+    for page, lines in ((whole, 2), (ablation.page(load("made_up", written(tmp_path, text)), runs_of(full())), 4)):
         picture = page.pictures[0]
         (footer,) = picture.figure.texts
         said = footer.get_text().replace("\xa0", " ")

@@ -116,16 +116,16 @@ def show(request: Request) -> int:
         console.print(f"written: {path}", markup=False, soft_wrap=True)
     absent = [section for section in sections if section.page is None]
     for reason in dict.fromkeys(section.absent for section in absent):
-        names = [section.experiment for section in absent if section.absent == reason]
-        print(_missing(names, reason, request), file=sys.stderr)
+        print(_missing([section for section in absent if section.absent == reason], request), file=sys.stderr)
     return 1 if len(absent) == len(sections) else 0
 
 
-def _missing(experiments: Sequence[str], reason: str | None, request: Request) -> str:
+def _missing(sections: Sequence[Section], request: Request) -> str:
     """What to do about experiments that have no results for the same reason."""
-    (name, *others), several = experiments, f" ({len(experiments)} experiments)" if len(experiments) > 1 else ""
-    command = " ".join(("python train.py -m", f"experiment={'NAME' if others else name}", *request.shared))
-    named = f"experiment={','.join(experiments)}{several}: {reason} in {request.uri}"
+    (first, *others), several = sections, f" ({len(sections)} experiments)" if len(sections) > 1 else ""
+    words = (first.command.replace(f"={first.experiment}", "=NAME") if others else first.command).split()
+    command = " ".join(dict.fromkeys((*words, *request.shared)))
+    named = f"experiment={','.join(each.experiment for each in sections)}{several}: {first.absent} in {request.uri}"
     return f"{named}\nTo make them: {command}" + (", or all: make reproduce-all" if others else "")
 
 
@@ -144,7 +144,7 @@ def _section(request: Request, name: str) -> Section:
     try:
         page = page_of(runs)
     except NoRuns as problem:
-        return Section(name, None, tuple(map(unjudged, claims)), str(problem))
+        return Section(name, None, tuple(map(unjudged, claims)), str(problem), problem.again)
     return Section(name, page, judge_all(claims, page.statistics), histories=runs.histories)
 
 

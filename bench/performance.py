@@ -96,7 +96,8 @@ def page(figures: Mapping[str, Any], table: Callable[[list[dict[str, Any]]], str
 
 What the paper's experiments cost, ours beside the reference's way. Made by `make bench` on {figures["machine"]};
 how each figure is measured, and many more, is in [bench.md](bench.md). Variants take turns, so ratios hold although
-the machine is shared; seconds are good to some 20%.
+the machine is shared; seconds are good to some 20%, so that ratios of them differ by as much from those that
+[bench.md](bench.md) takes turn by turn.
 
 {table([_row(cost, peak) for cost in found])}
 Seconds are for all runs of an experiment in `profile=paper`, with as many seeds as the column says. *Reference*: its
@@ -109,6 +110,8 @@ percent of the {peak / 1e9:.0f} billion operations a second that this machine re
 All {reference / 3600:.1f} hours in the reference's way, {ours / 3600:.1f} in ours: {reference / ours:.1f} times less.
 **With {SEEDS} seeds everywhere that is {minutes["ours"]:.0f} minutes in place of {minutes["reference"]:.0f}**
 (target: 90); of these {slow}.
+The paper has a single run of most settings: that is {minutes["ours"] / SEEDS:.0f} minutes at least (target: 20), for
+alone, without the company of other seeds, a run costs more.
 
 ## Where the time goes
 

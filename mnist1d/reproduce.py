@@ -9,8 +9,9 @@ then `analyze.py` for the report. What is recorded already is not trained again,
 was cut off. What each program says is in mlruns/reproduce/NAME.log.
 
 Keys: experiments (paper, ours, ablations, all, or names with commas; default all), profile (smoke, quick, paper;
-default quick), seeds (of every setting; default the profile's), workers (experiments at a time, each with its share of
-the cores; default one per core), output (of the report; default mlruns/report), tracking.uri (as analyze.py).
+default quick), seeds (in place of every number of seeds that a profile has), workers (experiments at a time, each with
+its share of the cores unless its file sets trainer.threads; default one per core), output (of the report; default
+mlruns/report), tracking.uri (as analyze.py).
 Exit status: 0 all trained and reported, 1 some failed, 2 the command line is wrong, 130 Ctrl-C, 143 SIGTERM.
 """
 
@@ -81,10 +82,14 @@ class Request:
 
     def training(self, experiment: str) -> list[str]:
         """Arguments of train.py."""
-        threads = max(1, cores() // self.workers)
-        asked = ["-m", f"experiment={experiment}", f"profile={self.profile}", f"trainer.threads={threads}"]
-        seeds = [] if self.seeds is None else [f"profiles.{self.profile}.seeds={self.seeds}"]
-        return [*asked, *seeds, f"tracking.uri={self.uri}"]
+        file = described(experiment)
+        asked = ["-m", f"experiment={experiment}", f"profile={self.profile}"]
+        if "threads" not in file["trainer"]:  # an experiment that sets them measures by them
+            asked.append(f"trainer.threads={max(1, cores() // self.workers)}")
+        if self.seeds is not None:
+            numbers = [key for key in file["profiles"][self.profile] if key.endswith("seeds")]
+            asked += [f"profiles.{self.profile}.{key}={self.seeds}" for key in numbers]
+        return [*asked, f"tracking.uri={self.uri}"]
 
     def analysis(self, experiment: str | None, output: str) -> list[str]:
         """Arguments of analyze.py; None for the report of all."""
@@ -172,9 +177,14 @@ def parse(argv: Sequence[str]) -> Request:
     )
 
 
+def described(experiment: str) -> Any:
+    """What the file of an experiment says."""
+    return yaml.safe_load((CONF / f"{experiment}.yaml").read_text())
+
+
 def expected(experiment: str, request: Request) -> float | None:
     """Processor seconds that its file expects of a profile, in proportion to the seeds; None if it does not say."""
-    sizes = yaml.safe_load((CONF / f"{experiment}.yaml").read_text())["profiles"][request.profile]
+    sizes = described(experiment)["profiles"][request.profile]
     seconds, seeds = sizes.get("cpu_seconds"), sizes.get("seeds")
     return seconds * request.seeds / seeds if seconds and seeds and request.seeds else seconds
 

@@ -41,8 +41,8 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """Its command lines as they are typed, without prompts and output."""
-        lines = self.text.splitlines()
+        """Its command lines as they are typed, without prompts and output; one that goes on in the next is one line."""
+        lines = self.text.replace("\\\n", "").splitlines()
         if self.language == "console":
             return [line[2:] for line in lines if line.startswith("$ ")]
         return [line for line in lines if line.strip()] if self.language == "bash" else []

@@ -315,6 +315,21 @@ def test_seeds_without_a_result_are_named_with_the_reason(few):
     assert (rows["cnn plain"][-1], rows["mlp plain"][-1]) == ("3", "1")
 
 
+def test_a_run_that_diverged_where_it_may_is_named_as_what_it_is(few):
+    gone = {"mnist1d.reason": "lr became nan at step 1", "mnist1d.diverged": "true"}
+    few.classify("cnn", False, 3, 0.5, status="FAILED", tags=gone, trainer__may_diverge=True)
+    few.classify("cnn", False, 4, 0.5, status="FAILED", tags=gone, trainer__may_diverge=False)
+    older, other = ({"mnist1d.reason": text} for text in ("train/loss became inf at step 2", "out of memory at step 2"))
+    few.classify("cnn", False, 5, 0.5, status="FAILED", tags=older, trainer__may_diverge=True)
+    few.classify("cnn", False, 6, 0.5, status="FAILED", tags=other, trainer__may_diverge=True)
+    assert classification.page(few.read()).remarks == (
+        "missing: cnn plain: seed 3 diverged as allowed (lr became nan at step 1)",
+        "missing: cnn plain: seed 4 FAILED (lr became nan at step 1)",
+        "missing: cnn plain: seed 5 diverged as allowed (train/loss became inf at step 2)",
+        "missing: cnn plain: seed 6 FAILED (out of memory at step 2)",
+    )
+
+
 def test_a_result_that_is_not_a_number_counts_as_missing(few):
     few.classify("cnn", False, 3, math.nan)
     rows = rows_of(classification.page(few.read()), "Accuracy (%): ")

@@ -16,6 +16,7 @@ from mnist1d.analysis.page import NoRuns, Page
 from mnist1d.analysis.power import seeds_needed
 from mnist1d.analysis.read import Runs
 from mnist1d.config import Run
+from tests import programs
 
 FINALS = {  # data -> percent of logistic, mlp, cnn, gru
     "mnist1d": (32.0, 66.0, 94.0, 90.0),
@@ -135,10 +136,13 @@ def test_a_data_set_without_a_class_separates_nothing(full):
 
 
 def test_runs_that_shared_their_cost_are_left_out(full, one):
-    stacked = one("mnist1d", "mlp", 0, **{"mnist1d.stack_size": "20", "time/step_cpu_seconds": 1e-9})
-    threads = one("mnist1d", "gru", 0, trainer__threads=2)
+    shared = {"mnist1d.stack_size": "20", "time/step_cpu_seconds": 1e-9, "profile": "quick"}
+    stacked, threads = one("mnist1d", "mlp", 0, **shared), one("mnist1d", "gru", 0, trainer__threads=2, profile="quick")
     page = page_of([*full(), stacked, threads])
-    assert page.remarks == ("2 runs left out, not trained alone by one thread",)
+    assert page.remarks == (
+        "2 runs left out, not trained alone by one thread",
+        "to train again what was not alone: python train.py -m experiment=efficiency profile=quick force=true",
+    )
     assert page.table["time/step_cpu_seconds"].min() > 1e-5
 
 
@@ -159,8 +163,24 @@ def test_shorter_runs_and_missing_seeds_are_named_by_data_set(full, one):
 
 
 def test_without_a_run_of_its_own_there_is_no_page(one):
-    with pytest.raises(NoRuns, match="can be compared \\(1 runs left out, not trained alone by one thread\\)"):
+    with pytest.raises(NoRuns, match="can be compared \\(1 runs left out, not trained alone by one thread\\)") as told:
         page_of([one("mnist1d", "mlp", 0, **{"mnist1d.stack_size": "2"})])
+    assert told.value.again == "python train.py -m experiment=efficiency force=true"
+
+
+def test_what_was_trained_by_several_threads_is_repaired_by_the_command_that_is_told(tmp_path):
+    few, two = ("seed=0", "model=logistic", "data=mnist1d", "trainer.accelerator=cpu"), "trainer.threads=2"
+    done = programs.run("train.py", "-m", "experiment=efficiency", "profile=smoke", *few, two, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = programs.run("analyze.py", "experiment=efficiency", "profile=smoke", "output=report", cwd=tmp_path)
+    hint = "python train.py -m experiment=efficiency profile=smoke force=true"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"To make them: {hint}")
+    assert f"\n{hint}\n" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    done = programs.run(*hint.split()[1:], *few, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = programs.run("analyze.py", "experiment=efficiency", "output=report", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(pd.read_csv(tmp_path / "report" / "efficiency" / "runs.csv")) == 1
 
 
 # -- tables and pictures -----------------------------------------------------------------------------------

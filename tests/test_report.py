@@ -323,7 +323,9 @@ def test_markup_in_a_text_stays_text():
         (Interval(61.0, 61.0, 61.0, 3), "units", "61 ± 0"),
         (Interval(1000.0, 1000.0, 1000.0, 3), "", "1,000 ± 0"),
         (Interval(25119.2, 9876.5, 63887.3, 3), "samples", "25,119 [9,876, 63,887]"),
-        (Interval(-0.01, -0.06, 0.04, 3), "points", "0.0 ± 0.1"),
+        (Interval(-0.01, -0.13, 0.11, 3), "points", "0.0 ± 0.1"),
+        (Interval(99.36, 99.28, 99.44, 10), "%", "99.36 ± 0.08"),
+        (Interval(1.00132, 1.00041, 1.00222, 20), "times", "1.0013 [1.0004, 1.0022]"),
     ],
 )
 def test_a_number_is_shown_with_its_interval(interval, unit, text):
@@ -407,6 +409,7 @@ def test_what_runs_recorded_while_they_trained_lies_beside_them(section, tmp_pat
         (["FINISHED", "FAILED"], ("missing: mlp: seed 1 FAILED",), "1 settings lack seeds (see below)"),
         (["RUNNING", "FINISHED"], ("missing: cnn: seed 1 not run",), "1 runs are still RUNNING, 1 settings lack seeds"),
         (["FINISHED", "FINISHED"], ("2 runs left out, of another protocol: seed=3",), None),
+        (["FINISHED", "FAILED"], ("missing: mlp: seed 1 diverged as allowed (lr became nan at step 1)",), None),
     ],
 )
 def test_a_section_begins_with_a_warning_while_runs_are_to_come(section, tmp_path, statuses, remarks, warning):
@@ -421,6 +424,21 @@ def test_a_section_begins_with_a_warning_while_runs_are_to_come(section, tmp_pat
         assert f"> **Warning:** Strange loops: {warning}" in head
         assert body.startswith(f"> **Warning:** {warning}")
         assert body.splitlines()[0].endswith(": verdicts are provisional.")
+
+
+def test_runs_that_diverged_are_counted_apart_where_that_is_allowed(section, tmp_path):
+    made = section()
+    assert made.page is not None
+    rows = pd.concat([made.page.table.iloc[:1]] * 5).assign(
+        status=["FINISHED", "FAILED", "FAILED", "FAILED", "KILLED"],
+        **{
+            "trainer.may_diverge": [True, True, True, False, True],
+            "mnist1d.diverged": [None, "true", "true", "true", None],
+        },
+    )
+    report.write([report.Section("strange_loops", Page(rows, (), (), {}), ())], tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "- **Runs:** 1 finished, 2 diverged as allowed, 1 FAILED, 1 KILLED\n" in text
 
 
 def test_one_clean_version_of_the_code_is_no_reason_to_warn(section, tmp_path):

@@ -18,6 +18,8 @@ from rich.console import Console
 
 from mnist1d import reproduce
 from mnist1d.analysis import TITLES
+from mnist1d.compose import Composer
+from mnist1d.config.validate import validate
 from tests.conftest import ROOT
 
 TWO = ("experiments=pooling,classification", "profile=smoke", "seeds=1")
@@ -98,6 +100,27 @@ def test_every_experiment_says_what_it_costs_and_takes_a_number_of_seeds(experim
         assert profiles[profile]["cpu_seconds"] > 0
         request = reproduce.parse([f"profile={profile}", f"seeds={2 * profiles[profile]['seeds']}"])
         assert reproduce.expected(experiment, request) == 2 * profiles[profile]["cpu_seconds"]
+
+
+@pytest.mark.parametrize("experiment", ["metalearn_lr", "metalearn_activation", "tune"])
+def test_a_number_of_seeds_stands_for_all_numbers_of_seeds(experiment: str) -> None:
+    asked = reproduce.parse(["profile=smoke", "seeds=7"]).training(experiment)
+    base = Composer.of(ROOT / "conf").base("config", asked[1:])
+    sizes = validate(base.resolved, base.raw["model"]).profiles["smoke"]
+    numbers = {key: value for key, value in sizes.items() if "seeds" in key}
+    assert len(numbers) > 1
+    assert set(numbers.values()) == {7}
+
+
+@pytest.mark.parametrize("experiment", TITLES)
+def test_threads_are_a_share_of_the_cores_unless_the_experiment_has_its_own(
+    experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce, "cores", lambda: 4)
+    shares = {"workers=1": "4", "workers=2": "2", "workers=9": "1"}
+    for workers, share in shares.items():
+        asked = dict(word.split("=", 1) for word in reproduce.parse([workers]).training(experiment)[1:])
+        assert asked.get("trainer.threads") == (None if experiment in ("efficiency", "tsne") else share)
 
 
 def test_the_overview_shows_states_verdicts_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

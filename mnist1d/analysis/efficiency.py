@@ -55,16 +55,16 @@ OURS = "mnist1d"
 def page(runs: Runs) -> Page:
     """The page of `runs`; raises NoRuns when none of them is finished and was trained alone."""
     table, left_out = comparable(runs)
-    done = table[table["status"] == "FINISHED"]
+    done, again = table[table["status"] == "FINISHED"], _again(runs.table)
     if done.empty:
-        raise NoRuns(f"no run is finished that can be compared ({'; '.join(left_out)})")
+        raise NoRuns(f"no run is finished that can be compared ({'; '.join(left_out)})", again)
     pictures = (draw_time(runs, done), draw_separation(done))
     return Page(
         table,
         tuple(picture for picture in pictures if picture),
         (separation_table(done), run_table(done), step_table(done), power_table(done)),
         {name: partial(statistic, done) for name, statistic in STATISTICS.items()},
-        (*left_out, *_missing(table)),
+        (*left_out, *[f"to train again what was not alone: {again}"] * bool(again), *_missing(table)),
     )
 
 
@@ -76,8 +76,7 @@ def comparable(runs: Runs) -> tuple[pd.DataFrame, tuple[str, ...]]:
     table = finished(runs)
     models = zip(table["model.name"], table[NAME], strict=True)
     fits = np.array([name not in CONVOLUTIONS or name == _convolution(data) for name, data in models])
-    alone = (table["mnist1d.stack_size"].astype(float) == 1) & (table["trainer.threads"] == 1)
-    alone |= table["status"] != "FINISHED"
+    alone = _alone(table)
     kept, remarks = one_protocol_each(table[alone & fits], {"seed"}) if (alone & fits).any() else (table[:0], ())
     counts = {
         "not trained alone by one thread": int((~alone).sum()),
@@ -85,6 +84,18 @@ def comparable(runs: Runs) -> tuple[pd.DataFrame, tuple[str, ...]]:
     }
     left_out = [f"{n} runs left out, {reason}" for reason, n in counts.items() if n]
     return _measured(runs, kept) if len(kept) else kept, (*left_out, *remarks)
+
+
+def _alone(table: pd.DataFrame) -> pd.Series:
+    """Which runs were trained alone by one thread, or are not finished."""
+    alone = (table["mnist1d.stack_size"].astype(float) == 1) & (table["trainer.threads"] == 1)
+    return alone | (table["status"] != "FINISHED")
+
+
+def _again(table: pd.DataFrame) -> str:
+    """The command that trains runs once more that were not trained alone: they count as recorded all the same."""
+    others = table[~_alone(table)]
+    return f"{command('efficiency', others)} force=true" if len(others) else ""
 
 
 def _convolution(data: str) -> str:
@@ -371,8 +382,8 @@ def draw_separation(done: pd.DataFrame) -> Picture | None:
     if not names:
         return None
     kinds = (
-        ("a  Separation", "points", separation),
-        ("b  Per second of processor time", "points per second", per_second),
+        ("a  Separation", "points of test accuracy", separation),
+        ("b  Per second of processor time", "points of test accuracy per second", per_second),
     )
     with figures.lab_style():
         figure, axes = figures.panels(2, size=(7.6, 3.4), below=0.95, gap=0.3, sharey=False)
@@ -382,7 +393,8 @@ def draw_separation(done: pd.DataFrame) -> Picture | None:
             ax.set_xticks(range(len(names)), [look(name).name for name in names])
             ax.set_title(title)
             ax.set_ylabel(label)
-        about = f"By how much two of four classes of models differ in test accuracy; {basis(each.n for each in found)}"
+        seeds = basis(each.n for each in found)
+        about = f"By how much two of four classes of models differ, mean over the six pairs; {seeds}"
         figures.caption(figure, f"{about}.\n{redo}")
     alt = "Separation of classes of models as bars, in points and in points per second, for "
     return Picture("separation", figure, alt + ", ".join(look(name).name for name in names), f"{about}. `{redo}`")

@@ -334,7 +334,7 @@ def draw(done: pd.DataFrame) -> Picture:
         about = (
             f"Test error of 1000 samples; {basis(done.groupby(['net', 'part', 'ours']).size())}. Line: Pareto front."
         )
-        figures.caption(figure, f"{about} Crosses: published, not run here.\n{redo}")
+        figures.caption(figure, f"{about} Crosses: published, best on test data; not run here.\n{redo}")
     best = next(iter(entries(done).items()))
     alt = f"Test error against size and training time. Lowest: {best[0]} with {best[1]['final'].mean():.2f}% right."
     return Picture("front", figure, alt, f"{about} `{redo}`")

@@ -13,7 +13,14 @@ Statistic = Callable[..., pd.Series]
 
 
 class NoRuns(RuntimeError):
-    """There is no finished run to report on; the message says what there is instead."""
+    """There is no finished run to report on; the message says what there is instead.
+
+    again  the command that makes some, where the experiment's own would find these runs recorded and train nothing
+    """
+
+    def __init__(self, message: str, again: str = "") -> None:
+        super().__init__(message)
+        self.again = again
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,9 @@ PROFILE = "paper"
 """The profile of a command line that names none."""
 MISSING = "missing: "
 """How a remark begins that names seeds without a result."""
-"""Keys of the trainer that change where a run is trained, not what it measures."""
+DIVERGED = "diverged as allowed"
+"""What became of a run that stopped being finite where `trainer.may_diverge` makes that a result."""
+_GONE = re.compile(r" became (nan|-?inf) at step \d+$")  # the reason of such a run, for records older than the tag
 
 
 def command(experiment: str, table: pd.DataFrame) -> str:
@@ -98,7 +101,7 @@ def missing(table: pd.DataFrame, label: str, where: Mapping[str, Any], expected:
     own = table
     for key, value in where.items():
         own = own[own[key] == value]
-    known = dict(zip(own["seed"], map(_fate, own.to_dict("records")), strict=True))
+    known = dict(zip(own["seed"], map(_told, own.to_dict("records")), strict=True))
     fates: dict[str, list[int]] = {}
     for seed in sorted(expected):
         fates.setdefault(known.get(seed, "not run"), []).append(seed)
@@ -106,9 +109,15 @@ def missing(table: pd.DataFrame, label: str, where: Mapping[str, Any], expected:
     return [f"{label}: seed {ranges(seeds)} {fate}" for fate, seeds in fates.items()]
 
 
-def _fate(run: dict[Any, Any]) -> str:
+def fate(run: Mapping[Any, Any]) -> str:
+    """What became of a run: its status, or DIVERGED."""
+    gone = run.get("mnist1d.diverged") == "true" or _GONE.search(str(run.get("mnist1d.reason")))
+    return DIVERGED if gone and run.get("trainer.may_diverge") is True else run["status"]
+
+
+def _told(run: Mapping[Any, Any]) -> str:
     reason = run.get("mnist1d.reason")
-    return f"{run['status']} ({reason})" if isinstance(reason, str) else run["status"]
+    return f"{fate(run)} ({reason})" if isinstance(reason, str) else fate(run)
 
 
 def ranges(numbers: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from mnist1d.analysis.evidence import LEGEND, counted, evidence, summary
 from mnist1d.analysis.figures import lab_style
 from mnist1d.analysis.outcomes import answered, load, path_of
 from mnist1d.analysis.page import Page, Picture
-from mnist1d.analysis.protocol import MISSING, command, ranges
+from mnist1d.analysis.protocol import DIVERGED, MISSING, command, fate, ranges
 
 TITLE = "MNIST-1D Lab: what holds of the paper"
 NOTES = Path(__file__).parents[2] / "docs" / "experiments"
@@ -38,6 +39,7 @@ class Section:
     page        None where no run is finished
     judgements  of all its claims, in the order of their file
     absent      why there is no page; "" where there is one
+    again       the command that makes its runs, where the experiment's own does not
     histories   metric -> frame [run_id, step]: what the page looked at while its runs trained
     """
 
@@ -45,6 +47,7 @@ class Section:
     page: Page | None
     judgements: tuple[Judgement, ...]
     absent: str = ""
+    again: str = ""
     histories: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
@@ -55,7 +58,7 @@ class Section:
     @property
     def command(self) -> str:
         """What makes its runs, in the size they have."""
-        return command(self.experiment, self.page.table if self.page else pd.DataFrame())
+        return self.again or command(self.experiment, self.page.table if self.page else pd.DataFrame())
 
 
 def write(sections: Sequence[Section], output: Path) -> tuple[Path, ...]:
@@ -131,7 +134,8 @@ def _doubts(section: Section) -> list[str]:
 def _provisional(page: Page) -> list[str]:
     """What the verdicts still wait for."""
     waiting = int(page.table["status"].isin(["RUNNING", "SCHEDULED"]).sum())
-    lost = sum(remark.startswith(MISSING) and "RUNNING" not in remark for remark in page.remarks)
+    told = ("RUNNING", DIVERGED)  # the first are counted above, the others are results
+    lost = sum(remark.startswith(MISSING) and not any(word in remark for word in told) for remark in page.remarks)
     reasons = [f"{waiting} runs are still RUNNING"] * bool(waiting)
     reasons += [f"{lost} settings lack seeds (see below)"] * bool(lost)
     return [f"{', '.join(reasons)}: verdicts are provisional."] if reasons else []
@@ -158,7 +162,8 @@ def _section(section: Section, output: Path) -> list[str]:
 
 def _facts(table: pd.DataFrame) -> list[str]:
     done = table[table["status"] == "FINISHED"]
-    lost = ", ".join(f"{n} {status}" for status, n in table["status"].value_counts().items() if status != "FINISHED")
+    others = Counter(map(fate, table[table["status"] != "FINISHED"].to_dict("records")))
+    lost = ", ".join(f"{n} {what}" for what, n in others.most_common())
     seeds = sorted(set(done["seed"]))
     lines = [
         f"- **Runs:** {len(done)} finished" + (f", {lost}" if lost else ""),

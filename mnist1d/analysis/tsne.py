@@ -188,8 +188,8 @@ def draw_planes(planes: Sequence[Plane], done: pd.DataFrame) -> Picture | None:
         for ax, letter, plane in zip(axes, "abcdef", planes, strict=False):
             real = plane.data != "mnist1d"  # as in the paper: medians of what is scattered lie on one another
             draw(ax, plane.places, plane.labels, f"{letter}  {look(plane.data).name}", size=5, named=real)
-        seeds = f"seed {span(plane.seed for plane in planes)}"
-        about = f"t-SNE of all samples, openTSNE's defaults; {seeds}"
+        sizes = " and ".join(f"{len(plane.labels):,}" for plane in planes)
+        about = f"t-SNE of {sizes} samples, openTSNE's defaults; seed {span(plane.seed for plane in planes)}"
         figures.caption(figure, f"{about}. Large: medians of digits.\n{redo}")
     names = ", ".join(f"{look(plane.data).name} ({len(plane.labels)} samples)" for plane in planes)
     alt = f"Every sample as its digit in the plane, a panel each for {names}"

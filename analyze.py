@@ -145,7 +145,7 @@ def _section(request: Request, name: str) -> Section:
         page = page_of(runs)
     except NoRuns as problem:
         return Section(name, None, tuple(map(unjudged, claims)), str(problem), problem.again)
-    return Section(name, page, judge_all(claims, page.statistics))
+    return Section(name, page, judge_all(claims, page.statistics), histories=runs.histories)
 
 
 def _page(name: str) -> tuple[Sequence[str], Callable[[Runs], Page]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from mnist1d.analysis import ABLATIONS, DESCRIBED, ablation, claims, figures, swept
 from mnist1d.analysis.described_page import Description, load
@@ -28,7 +31,7 @@ CONF = ROOT / "conf"
 TEXT = """
     keys:
       model.name: {label: model, names: {mlp: MLP, cnn: CNN}}
-      width: {label: width, first_of: [model.hidden, model.channels]}
+      width: {label: width, unit: units, first_of: [model.hidden, model.channels]}
       noise: {label: noise, together: [data.label_noise, data.label_noise_mode], names: {0.0 flip: none}}
       samples: {label: training samples, product_of: [data.num_samples, data.train_split]}
     measures:
@@ -206,6 +209,7 @@ def test_lines_and_points_are_where_the_numbers_are(whole: Page) -> None:
     assert [ax.get_title(loc="left") for ax in errors] == ["a  MLP", "b  CNN"]
     np.testing.assert_allclose(errors[1].lines[1].get_xydata(), [(8, 54), (16, 44), (32, 50), (64, 31)])
     assert [label.get_text() for label in errors[0].get_xticklabels()] == ["8", "16", "32", "64"]
+    assert errors[0].get_xlabel() == "width (units)"
     assert errors[0].get_ylabel() == "test error (%)"
     assert gains[0].get_ylabel() == "test error, difference (points)"
     assert [container.lines[0].get_ydata().tolist() for container in gains[0].containers] == [
@@ -236,6 +240,50 @@ def test_labels_of_axes_lie_within_the_figure_beside_wide_ticks() -> None:
     left = ax.get_position().x0
     figures.make_room(figure, [ax])
     assert ax.get_position().x0 == pytest.approx(left, abs=1e-3)
+
+
+def boxes(texts: Iterable[Text]) -> list[Bbox]:
+    return [text.get_window_extent() for text in texts if text.get_text()]
+
+
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_labels_of_ticks_do_not_run_into_one_another(tmp_path: Path, scale: str) -> None:
+    text = changed(("scale: log", f"scale: {scale}"))
+    widths = (5, 10, 20, 25, 30, 100, 300, 340, 350)
+    rows = [one(m, 8, 0.0, seed, **{key: width}) for m, key in WIDTHS.items() for width in widths for seed in (0, 1)]
+    page = ablation.page(load("made_up", written(tmp_path, text)), runs_of(rows))
+    figure = page.pictures[0].figure
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        labels = boxes(ax.get_xticklabels())
+        assert len(labels) > 3
+        assert all(left.x1 < right.x0 for left, right in pairwise(labels))
+
+
+def test_a_picture_says_below_what_its_caption_says(tmp_path: Path, whole: Page) -> None:
+    text = changed(("Solid, errors.", f"Solid, {'errors of nets with wrong labels, ' * 9}all."))
+    for page, lines in ((whole, 2), (ablation.page(load("made_up", written(tmp_path, text)), runs_of(full())), 4)):
+        picture = page.pictures[0]
+        (footer,) = picture.figure.texts
+        said = footer.get_text().replace("\xa0", " ")
+        assert said.count("\n") == lines - 1
+        assert said.replace("\n", " ") == picture.caption.replace("`", "")
+        picture.figure.draw_without_rendering()
+        (box,), (legend,) = boxes([footer]), picture.figure.legends
+        assert 0 < box.x0 < box.x1 < picture.figure.bbox.x1
+        assert 0 < box.y0 < box.y1 < legend.get_window_extent().y0
+        assert legend.get_window_extent().y1 < min(ax.xaxis.label.get_window_extent().y0 for ax in picture.figure.axes)
+
+
+def test_a_picture_says_where_runs_have_no_result(description: Description) -> None:
+    rows = full()
+    for row in rows:
+        if row["model.hidden" if row["model.name"] == "mlp" else "model.channels"] == 16 and row["seed"]:
+            row |= {"status": "FAILED", "test/acc": np.nan}
+    captions = {each.name: each.caption for each in ablation.page(description, runs_of(rows)).pictures}
+    assert "t interval. Runs without a result: width 16 (8 of 12). `python" in captions["errors"]
+    assert "t interval. Runs without a result: noise none (2 of 12), 0.15 flip (2 of 12). `" in captions["gains"]
+    assert "without a result" not in captions["while-training"]  # whose widths are others
 
 
 def test_axes_of_percentages_end_where_no_value_can_lie(description: Description) -> None:
@@ -434,7 +482,7 @@ def test_faults_of_types_and_statistics_have_their_full_keys(tmp_path: Path) -> 
         "keys.width.first_of=[model.hidden,model.channels]: is one way to make a column of several keys; so is another "
         "here",
         "keys.samples.label: is missing; allowed: text",
-        "keys.samples.lable: no such key; nearest: label; allowed: label, first_of, product_of, together, names",
+        "keys.samples.lable: no such key; nearest: label; allowed: label, unit, first_of, product_of, together, names",
         "measures.error.times=many: must be a number",
         "figures.errors.scale=logarithmic: must be one of linear, log, names",
         "figures.measures.measures=[]: are needed for over=measures, and nowhere else",

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape, unescape
 from pathlib import Path
 
@@ -163,6 +163,7 @@ def test_every_number_lies_on_disk(partial):
         "figure.svg",
         "figure.png",
         "runs.csv",
+        "curves.csv",
     }
 
 
@@ -383,6 +384,22 @@ def test_the_same_section_gives_the_same_files(section, tmp_path):
         report.write([section()], tmp_path / name)
     for file in ("strange_loops/drawing.svg", "strange_loops/runs.csv", "claims.csv"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_what_runs_recorded_while_they_trained_lies_beside_them(section, tmp_path):
+    accuracy = pd.DataFrame({0: [0.1, math.nan, 0.1], 9: [2 / 3, 1.0, 0.2]}, index=["a", "b", "of no page"])
+    sparsity = pd.DataFrame({4: [math.nan, 0.5]}, index=["a", "b"])
+    never = pd.DataFrame({0: [math.nan]}, index=["a"])
+    histories = {"test/acc": accuracy, "sparsity": sparsity, "train/acc": never}
+    written = report.write([replace(section(), histories=histories)], tmp_path)
+    path = tmp_path / "strange_loops/curves.csv"
+    assert path in written
+    assert path.read_text() == (
+        "metric,run_id,0,4,9\ntest/acc,a,0.1,,0.666667\ntest/acc,b,,,1\nsparsity,b,,0.5,\n"  # six digits, nothing empty
+    )
+    path.unlink()
+    report.write([replace(section(), histories={"train/acc": never})], tmp_path)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

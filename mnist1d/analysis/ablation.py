@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from string import ascii_lowercase
+from textwrap import wrap
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,6 +52,8 @@ LOOKS = (  # of the values of a key, in their order
 )
 ACROSS = 3
 """Most panels in a row."""
+WIDTH = 7.6
+"""Inches that a figure is wide."""
 LEGEND, SAMPLE = 100, 9
 """Letters that a legend is wide, and the sample of a line."""
 LETTER = 0.075
@@ -68,7 +71,7 @@ def page(description: Description, runs: Runs) -> Page:
         raise NoRuns(f"no run is finished that can be compared ({'; '.join(remarks)})")
     found = Swept(done, _histories(description, runs, done))
     tables = _made(description, "tables", lambda name: cell_table(description, found, description.tables[name]))
-    pictures = _made(description, "figures", lambda name: draw(description, found, name))
+    pictures = _made(description, "figures", lambda name: draw(description, found, name, table))
     return Page(
         table,
         tuple(picture for picture in pictures if picture),
@@ -227,8 +230,11 @@ class Line:
     frame: pd.DataFrame
 
 
-def draw(description: Description, found: Swept, name: str) -> Picture | None:
-    """A figure as it is described; None where there is nothing to be drawn."""
+def draw(description: Description, found: Swept, name: str, table: pd.DataFrame) -> Picture | None:
+    """A figure as it is described; None where there is nothing to be drawn.
+
+    table  of all runs: the caption says where some have no result
+    """
     asked = description.figures[name]
     rows = matching(found.table, asked.where)
     panels = _shown(description, rows, asked, asked.panels)
@@ -238,11 +244,12 @@ def draw(description: Description, found: Swept, name: str) -> Picture | None:
         return None
     counts = (n for _, lines in drawn for line in lines for n in line.frame.count(axis="columns"))
     redo, kind = command(description.experiment, found.table), basis(counts)
-    kind = f"{kind[0].upper()}{kind[1:]}."
+    about = f"{asked.caption} {kind[0].upper()}{kind[1:]}.{_lost(description, asked, table)}"
+    footer = [*wrap(about.replace("n = ", "n\xa0=\xa0"), int(WIDTH * figures.WIDE)), redo]
     handles = _handles(description, asked, drawn)
     columns = int(LEGEND / (SAMPLE + max((len(str(each.get_label())) for each in handles), default=0)))
     with figures.lab_style():
-        figure, axes = _panels(len(drawn), -(-len(handles) // columns))
+        figure, axes = _panels(len(drawn), -(-len(handles) // columns), len(footer))
         for letter, ax, (panel, lines) in zip(ascii_lowercase, axes, drawn, strict=False):
             ax.set_title(f"{letter}  {description.keys[asked.panels].titled(panel)}" if asked.panels else "")
             _draw_lines(ax, description, asked, lines)
@@ -252,17 +259,34 @@ def draw(description: Description, found: Swept, name: str) -> Picture | None:
             low, high = axes[0].get_ylim()  # of all panels, once they are drawn
             axes[0].set_ylim(max(low, 0), min(high, 100))
         axes[0].set_ylabel(_label(description, asked))
-        figures.legend(figure, handles, columns)
-        figures.caption(figure, f"{kind}\n{redo}")
+        figures.legend(figure, handles, columns, len(footer))
+        figures.caption(figure, "\n".join(footer))
         figures.make_room(figure, axes)
-    return Picture(name, figure, asked.alt, f"{asked.caption} {kind} `{redo}`")
+        for ax, (_, lines) in zip(axes, drawn, strict=False):  # now that limits and places are final
+            _ticks(ax, description, asked, [value for line in lines for value in line.frame.index])
+    return Picture(name, figure, asked.alt, f"{about} `{redo}`")
 
 
-def _panels(count: int, legend_rows: int) -> tuple[Figure, list[Axes]]:
+def _lost(description: Description, asked: FigureOf, table: pd.DataFrame) -> str:
+    """The values of the axis at which runs of the solid lines have no result, and how many of how many."""
+    if asked.over not in description.keys:
+        return ""
+    rows = matching(table, asked.where | asked.show.arguments.get("where", {}))
+    for name, shown in asked.only.items():
+        rows = rows[rows[name].isin(shown)]
+    key, texts = description.keys[asked.over], []
+    for value in _values(description, rows, asked.over):
+        own = rows.loc[rows[asked.over] == value, "status"]
+        if lost := int((own != "FINISHED").sum()):
+            texts.append(f"{key.named(value)} ({lost} of {len(own)})")
+    return f" Runs without a result: {key.label} {', '.join(texts)}." if texts else ""
+
+
+def _panels(count: int, legend_rows: int, footer_lines: int) -> tuple[Figure, list[Axes]]:
     rows = -(-count // ACROSS)
-    across, more = -(-count // rows), 0.2 * max(0, legend_rows - 1)
+    across, more = -(-count // rows), 0.2 * max(0, legend_rows - 1) + figures.LINE * (footer_lines - 2)
     gap = 0.08 if across < ACROSS else 0.14  # labels at the ends of neighbouring axes
-    figure, axes = figures.panels(across, rows, size=(7.6, 4.0 + 2.6 * (rows - 1) + more), below=1.33 + more, gap=gap)
+    figure, axes = figures.panels(across, rows, size=(WIDTH, 4.0 + 2.6 * (rows - 1) + more), below=1.33 + more, gap=gap)
     for ax in axes[count:]:
         ax.set_visible(False)
     return figure, axes
@@ -315,8 +339,8 @@ def _recorded(found: Swept, over: str, cell: Cell, where: Mapping[str, Any]) -> 
 
 
 def _draw_lines(ax: Axes, description: Description, asked: FigureOf, lines: Sequence[Line]) -> None:
-    values = [value for line in lines for value in line.frame.index]
     if asked.scale == "names":
+        values = [value for line in lines for value in line.frame.index]
         _draw_points(ax, asked.measures or description.keys[asked.over].ordered(values), lines)
     else:
         ax.set_xscale(asked.scale)
@@ -324,7 +348,6 @@ def _draw_lines(ax: Axes, description: Description, asked: FigureOf, lines: Sequ
             kind, _ = claims.KINDS[line.interval]
             places = [asked.measures.index(name) for name in line.frame.index] if asked.measures else line.frame.index
             figures.plot_band(ax, places, line.frame.to_numpy().T, line.look, kind=kind)
-    _ticks(ax, description, asked, values)
     if asked.show.minus:
         ax.axhline(0, color=INK, linewidth=0.8, zorder=1)
 
@@ -361,7 +384,7 @@ def _ticks(ax: Axes, description: Description, asked: FigureOf, values: Sequence
     ax.xaxis.set_major_locator(FixedLocator(list(ticks)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticklabels(list(ticks.values()))
-    ax.set_xlabel(key.label)
+    ax.set_xlabel(key.axis)
 
 
 def _apart(ax: Axes, labels: Mapping[float, str]) -> dict[float, str]:

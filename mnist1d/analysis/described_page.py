@@ -29,6 +29,7 @@ class Key(Section):
     """Something that was swept: a key of the config under its own name, or a column of another name."""
 
     label: str = Field(description="in print")
+    unit: str = Field("", description="of its values, in print; empty for numbers of no unit, and names")
     first_of: list[str] = Field([], description="keys of the config, of which the first one that a run has counts")
     product_of: list[str] = Field([], description="keys of the config that are multiplied")
     together: list[str] = Field([], description="keys of the config whose values, divided by spaces, are one text")
@@ -38,6 +39,11 @@ class Key(Section):
     def made_of(self) -> list[str]:
         """The keys of the config that it is made of; none where it is one."""
         return [*self.first_of, *self.product_of, *self.together]
+
+    @property
+    def axis(self) -> str:
+        """Label with unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
 
     def conflicts(self) -> Iterator[Fault]:
         if sum(map(bool, (self.first_of, self.product_of, self.together))) > 1:

@@ -27,6 +27,8 @@ from mnist1d.analysis.intervals import Interval, Values, t_interval
 DASHES = (0, (4, 2))
 INK = "#333333"
 EDGE = 0.12  # inches from the left end of a figure to what is written there
+LINE = 0.156  # inches that a line of a caption is high
+WIDE = 17.5  # letters of a caption in an inch
 
 
 @dataclass(frozen=True)
@@ -196,9 +198,10 @@ def make_room(figure: Figure, axes: Sequence[Axes]) -> None:
             ax.set_subplotspec(place)
 
 
-def legend(figure: Figure, handles: Sequence[Line2D], columns: int | None = None) -> Figure:
-    """The legend between panels and caption: one line, or several of at most so many columns."""
-    place, most = (0.5, 0.5 / figure.get_size_inches()[1]), min(len(handles), columns or len(handles))
+def legend(figure: Figure, handles: Sequence[Line2D], columns: int | None = None, lines: int = 2) -> Figure:
+    """The legend between panels and a caption of so many lines: one line, or several of at most so many columns."""
+    height = (0.5 + LINE * (lines - 2)) / figure.get_size_inches()[1]
+    place, most = (0.5, height), min(len(handles), columns or len(handles))
     figure.legend(handles=handles, loc="lower center", bbox_to_anchor=place, ncols=most, columnspacing=1.4)
     return figure
 
@@ -209,7 +212,7 @@ def sample(look: Look) -> Line2D:
 
 
 def caption(figure: Figure, text: str) -> Figure:
-    """Write a caption of up to two lines under everything else."""
+    """Write a caption, of two lines unless room was made for more, under everything else."""
     width, height = figure.get_size_inches()
     figure.text(EDGE / width, 0.08 / height, text, va="bottom", fontsize=8, color="#444444", linespacing=1.4)
     return figure

@@ -10,8 +10,8 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class Section:
     judgements  of all its claims, in the order of their file
     absent      why there is no page; "" where there is one
     again       the command that makes its runs, where the experiment's own does not
+    histories   metric -> frame [run_id, step]: what the page looked at while its runs trained
     """
 
     experiment: str
@@ -47,6 +48,7 @@ class Section:
     judgements: tuple[Judgement, ...]
     absent: str = ""
     again: str = ""
+    histories: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -63,7 +65,8 @@ def write(sections: Sequence[Section], output: Path) -> tuple[Path, ...]:
     """Write the report into `output` and return the files.
 
     report.md, report.html and claims.csv (one line per part of a claim); in a folder per experiment its pictures
-    as svg and png, and runs.csv (one line per run). Folders are made as needed, files replaced.
+    as svg and png, runs.csv (one line per run) and, where its page looks at histories, curves.csv (one line per
+    metric and run). Folders are made as needed, files replaced.
     """
     output.mkdir(parents=True, exist_ok=True)
     saved = [path for section in sections for path in _save(section, output / section.experiment)]
@@ -216,7 +219,8 @@ def _save(section: Section, folder: Path) -> list[Path]:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [path for picture in section.page.pictures for path in _draw(picture, folder)]
-    return [*pictures, _write_runs(section.page.table, folder / "runs.csv")]
+    curves = _write_curves(section.histories, section.page.table["run_id"], folder / "curves.csv")
+    return [*pictures, _write_runs(section.page.table, folder / "runs.csv"), *curves]
 
 
 def _draw(picture: Picture, folder: Path) -> list[Path]:
@@ -234,6 +238,17 @@ def _write_runs(table: pd.DataFrame, path: Path) -> Path:
     columns = list(dict.fromkeys(["model.name", *varying, "seed", "status", "run_id"]))
     table[columns].to_csv(path, index=False)
     return path
+
+
+def _write_curves(histories: Mapping[str, pd.DataFrame], run_ids: pd.Series, path: Path) -> list[Path]:
+    """One line per metric and run, one column per step; six digits, which is what a float has."""
+    rows = {metric: frame.reindex(run_ids).dropna(how="all") for metric, frame in histories.items()}
+    rows = {metric: frame.dropna(axis="columns", how="all") for metric, frame in rows.items() if len(frame)}
+    if not rows:
+        return []
+    curves = pd.concat(rows, names=["metric", "run_id"]).sort_index(axis="columns")
+    curves.to_csv(path, float_format="%.6g")
+    return [path]
 
 
 def _write_claims(sections: Sequence[Section], path: Path) -> Path:

@@ -351,17 +351,33 @@ MESSAGES = {
     "task=metalearn_activation model=shallow optimizer=rmsprop data=digits": (
         "task.trials=20  digits has no fresh samples: another seed would test on what was seen; allowed: 0"
     ),
-    "task=recipe data=digits task.shift=1": (
-        "data.name=digits  training signals of task=recipe are shifted, stretched or disturbed; images are none; "
-        "allowed: data of the generator"
+    "task=recipe task.shift=41": (
+        "task.shift=41  goes more than once round the circle of data.final_seq_length=40; "
+        "allowed: a whole number from 0 to 40"
+    ),
+    "task=recipe task.test_shift=20": (
+        "task.test_shift=20  has a shift twice in the circle of data.final_seq_length=40; "
+        "allowed: a whole number from 0 to 19"
+    ),
+    "task=recipe data.final_seq_length=41 task.test_shift=21": (
+        "task.test_shift=21  has a shift twice in the circle of data.final_seq_length=41; "
+        "allowed: a whole number from 0 to 20"
+    ),
+    "task=recipe data=digits task.shift=1 task.test_shift=2": (
+        "task.shift=1       changes signals as the generator makes them; data=digits are images; allowed: 0\n"
+        "  task.test_shift=2  changes signals as the generator makes them; data=digits are images; allowed: 0"
     ),
     "task=recipe data.feature_order=reversed task.iid_noise_scale=0.1": (
-        "data.feature_order=reversed  training signals of task=recipe are shifted, stretched or disturbed, in the "
-        "order in which they are made; allowed: original"
+        "task.iid_noise_scale=0.1  changes signals as the generator makes them; "
+        "positions are permuted by data.feature_order=reversed; allowed: 0"
+    ),
+    "task=recipe data.shuffle_features=true task.test_shift=1": (
+        "task.test_shift=1  changes signals as the generator makes them; "
+        "positions are permuted by data.shuffle_features=true; allowed: 0"
     ),
     "task=recipe data.shuffle_seq=true task.scale_coeff=0.1": (
-        "data.shuffle_seq=true  training signals of task=recipe are shifted, stretched or disturbed, in the order "
-        "in which they are made; allowed: false"
+        "task.scale_coeff=0.1  changes signals as the generator makes them; "
+        "positions are permuted by data.shuffle_seq=true; allowed: 0"
     ),
     "task=recipe task.average_decay=1": "task.average_decay=1  must be a number from 0 and below 1",
     "task=recipe task.rate_schedule=step": ("task.rate_schedule=step  must be one of constant, cosine, one_cycle"),
@@ -588,6 +604,8 @@ def test_slurm_is_refused_where_its_commands_are_missing(
         "data.max_translation=72 data.chunk_length=39 data.feature_order=chunk_shuffled data.zero_window=39",
         "model=cnn data.final_seq_length=8 model.kernel_sizes=[3,3] model.pooling=none",
         "data.stream=true data.batch_size=9000 data.val_split=0.1",
+        "task=recipe task.shift=40 task.test_shift=19",
+        "task=recipe task.label_smoothing=0.1 data=digits",
         "seed=${data.seed} tracking.uri=http://127.0.0.1:5000 trainer.threads=2",
         "--help model=mpl",
         "--cfg job model=mpl",

@@ -14,12 +14,13 @@ import pytest
 import yaml
 from pyarrow import parquet
 
+from mnist1d.config import check
 from mnist1d.data import Recipe, get_dataset_args, load, make_dataset
-from mnist1d.data.__main__ import ARGUMENTS, main
+from mnist1d.data.__main__ import DEFAULTS, main
 from mnist1d.data.export import FORMATS, Variant
 from tests.conftest import ROOT
 
-SMALL = ("num_samples=200", "seed=3", "iid_noise_scale=1e-1", "padding=[20,30]", "final_seq_length=23")
+SMALL = ("num_samples=200", "seed=3", "iid_noise_scale=1e-1", "padding=[20,36]", "final_seq_length=23")
 NAMES = {"train": ("x", "y"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")}
 
 
@@ -31,7 +32,7 @@ def exported(folder: Path, kind: str, *arguments: str) -> Path:
 
 def published(**changes: Any) -> dict[str, Any]:
     """The data set of `SMALL`, as the published package's interface gives it."""
-    small = {"num_samples": 200, "seed": 3, "iid_noise_scale": 0.1, "padding": [20, 30], "final_seq_length": 23}
+    small = {"num_samples": 200, "seed": 3, "iid_noise_scale": 0.1, "padding": [20, 36], "final_seq_length": 23}
     return make_dataset({**get_dataset_args(as_dict=True), **small, **changes})
 
 
@@ -144,14 +145,42 @@ def test_the_cards_command_makes_the_same_files_again(tmp_path: Path) -> None:
 def test_the_card_tells_every_argument_and_its_licence(tmp_path: Path) -> None:
     head, text = card(exported(tmp_path, "csv", *SMALL))
     told = dict(re.findall(r"^\| `(\w+)` \| `(.+)` \|$", text, re.MULTILINE))
-    assert list(told) == ARGUMENTS
-    assert (told["padding"], told["iid_noise_scale"], told["seed"]) == ("[20,30]", "0.1", "3")
+    assert list(told) == list(DEFAULTS)
+    assert (told["padding"], told["iid_noise_scale"], told["seed"]) == ("[20,36]", "0.1", "3")
     assert head["license"] == "apache-2.0"
     assert "Apache-2.0" in text
     assert head["size_categories"] == ["n<1K"]
     assert "| train | 160 |\n| test | 40 |" in text
     t = published()["t"]
     assert f"in time from {t[0]:.4f} to {t[-1]:.4f}" in text
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv"])
+@pytest.mark.parametrize("order", ["feature_order=reversed", "shuffle_features=true", "shuffle_seq=true"])
+def test_the_card_tells_the_time_axis_of_permuted_positions(kind: str, order: str, tmp_path: Path) -> None:
+    folder, t = exported(tmp_path, kind, *SMALL, order), published()["t"]
+    axis = " (`t`)" if kind == "npz" else ""
+    spaced = f"equally spaced in time from {t[0]:.4f} to {t[-1]:.4f}"
+    told = f"its positions permuted, the same way in all samples: before, they were {spaced}{axis}\n"
+    assert told in card(folder)[1]
+    assert not np.array_equal(read(folder, kind, "train")[0], published()["x"])
+    plain = exported(tmp_path / "plain", kind, *SMALL)
+    assert f"its positions {spaced}\n" in card(plain)[1]
+
+
+def test_the_card_tells_what_was_spoilt_where_something_was(tmp_path: Path) -> None:
+    window, noise = "before a window of 5 values in each", "label noise is in the training part only"
+    spoilt = exported(tmp_path / "spoilt", "csv", *SMALL, "zero_window=5", "label_noise=0.3")
+    x = np.concatenate([read(spoilt, "csv", part)[0] for part in ("train", "test")])
+    assert f"standard deviation 1 over all samples drawn,\n{window}, in all parts, was set to 0." in card(spoilt)[1]
+    assert f"`y`: the digit, 0 to 9; {noise}\n" in card(spoilt)[1]
+    assert ((x == 0).sum(1) == 5).all()
+    assert x.std() < 0.95
+    plain = exported(tmp_path / "plain", "csv", *SMALL)
+    x = np.concatenate([read(plain, "csv", part)[0] for part in ("train", "test")])
+    assert "standard deviation 1 over all samples drawn.\n" in card(plain)[1]
+    assert "`y`: the digit, 0 to 9\n" in card(plain)[1]
+    assert (x.mean(), x.std()) == pytest.approx((0, 1))
 
 
 def test_a_hub_finds_every_part_and_the_classes(tmp_path: Path) -> None:
@@ -178,7 +207,8 @@ def test_the_checksum_depends_on_the_values_alone() -> None:
 
 def test_all_faults_come_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = (
-        "num_sample=5 --label_noise=0.1 data.seed=3 padding rubbish train_split=2 shuffle_seq=3 label_noise_mode=swap"
+        "num_sample=5 --label_noise=0.1 data.seed=3 padding rubbish padding=[3 seed=1 seed=2 train_split=2 "
+        "shuffle_seq=3 label_noise= label_noise_mode=swap val_split=1 zero_window=40 test_samples=1,2 padding=[60,36]"
     )
     assert main(["export", "--format", "csv", "--output", str(tmp_path / "new"), *words.split()]) == 2
     printed = capsys.readouterr()
@@ -188,18 +218,49 @@ def test_all_faults_come_together(tmp_path: Path, capsys: pytest.CaptureFixture[
         "--label_noise=0.1: must be written as label_noise=VALUE",
         "data.seed=3: must be written as seed=VALUE",
         "padding: must be written as padding=VALUE",
-        f"rubbish: no such argument; allowed: {', '.join(ARGUMENTS)}",
-        "train_split=2: must be a number from 0 to 1",
+        f"rubbish: no such argument; allowed: {', '.join(DEFAULTS)}",
+        "padding=[3: cannot be read",
+        "seed: given twice, as 1 and as 2",
+        "train_split=2: must be a number above 0 and below 1",
+        "label_noise=: must be a number from 0 to 1",
+        "label_noise_mode=swap: must be one of redraw, flip",
+        "val_split=1: must be a number from 0 and below 1",
+        "test_samples=1,2: must be a whole number of at least 1 or null",
         "shuffle_seq=3: must be true or false",
-        "label_noise_mode='swap': must be redraw or flip",
+        "padding=[60,36]: the first number must not exceed the second; allowed: two whole numbers in order, as [36,60]",
+        "zero_window=40: leaves nothing of final_seq_length=40; allowed: a whole number below 40",
     ]
     assert not (tmp_path / "new").exists()
 
 
-def test_values_that_do_not_go_together_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", "--format", "csv", "--output", str(tmp_path / "new"), "num_samples=9"]) == 2
-    assert capsys.readouterr().err == "num_samples=9: must be at least 10, one for each template\n"
+@pytest.mark.parametrize(
+    "words",
+    [
+        "num_samples=1003",
+        "test_samples=5000",
+        "num_samples=100 test_samples=21",
+        "train_split=1",
+        "num_samples=10 val_split=0.01",
+        "max_translation=73",
+        "shuffle_features=true feature_order=reversed",
+        "num_samples=10000000000000",
+    ],
+)
+def test_what_makes_no_data_for_train_py_is_refused_in_the_same_words(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "--format", "csv", "--output", str(tmp_path / "new"), *words.split()]) == 2
+    told = capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+    with pytest.raises(SystemExit):
+        check(["data.batch_size=1", *(f"data.{word}" for word in words.split())])
+    assert [line.split() for line in told.replace(": ", " ", 1).splitlines()] == [
+        line.replace("data.", "").split() for line in capsys.readouterr().err.splitlines()[1:]
+    ]
+
+
+def test_the_same_value_twice_is_no_contradiction(tmp_path: Path) -> None:
+    exported(tmp_path, "npz", *SMALL, "seed=3")
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,7 +269,9 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFix
         assert main(["export", "--format", "npz", "--output", str(taken), *SMALL]) == 1
         assert capsys.readouterr().err == f"--output: {taken}: exists and is not an empty folder\n"
     assert main(["export", "--format", "npz", "--output", str(tmp_path / "mine.txt" / "new"), *SMALL]) == 1
-    assert capsys.readouterr().err.startswith("--output: [Errno ")
+    assert capsys.readouterr().err == f"--output: {tmp_path / 'mine.txt'}: File exists\n"
+    assert main(["export", "--format", "npz", "--output", "/proc/nowhere", *SMALL]) == 1
+    assert capsys.readouterr().err == "--output: /proc/nowhere: No such file or directory\n"
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 

@@ -27,6 +27,7 @@ from mnist1d.classification import StackedClassification, evaluate, train_steps
 from mnist1d.config import Run
 from mnist1d.cost import measure_member
 from mnist1d.data import Recipe, Selection, download, images, load, stream
+from mnist1d.data.arguments import Arguments
 from mnist1d.data.corruption import shuffled_order
 from mnist1d.data.download import fetch, fetch_or_refuse
 from mnist1d.data.formats import CIFAR10_BATCHES, FormatError, read_cifar10, read_idx
@@ -491,8 +492,11 @@ def test_an_impossible_selection_is_refused(arguments: dict[str, Any], message: 
 
 
 def test_more_test_samples_than_there_are_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^test_samples=1798: must be a whole number from 1 to 1797$"):
-        Recipe(Selection("digits", train_split=0.5), test_samples=1798)
+    with pytest.raises(ValueError, match=r"^test_samples=900: must be a whole number from 1 to 899$"):
+        Recipe(Selection("digits", train_split=0.5), test_samples=900)
+    with pytest.raises(ValueError, match=r"^test_samples=201: must be a whole number from 1 to 200$"):
+        Recipe(Arguments(num_samples=1003), test_samples=201)
+    assert len(load(Recipe(Arguments(num_samples=1003), test_samples=200)).test_y) == 200
 
 
 def test_images_cannot_be_streamed() -> None:

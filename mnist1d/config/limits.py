@@ -83,7 +83,7 @@ def too_large(run: Run) -> Iterator[Fault]:
     """Faults of a run whose data, schedule or records are more than this machine can hold, or take for ever."""
     have = memory()
     if isinstance(run.data, Signals):
-        yield from _data_faults(run.data, have)
+        yield from too_large_data(run.data)
     steps, key = run.steps, "trainer.max_steps"
     blocks = BLOCK_BYTES * (steps // LONGEST_BLOCK + steps // run.trainer.eval_every)
     work = sum(run.task.batches(run.trainer.max_steps, run.data.batch_size).values())
@@ -101,8 +101,9 @@ def too_large(run: Run) -> Iterator[Fault]:
         yield Conflict("trainer.eval_every", run.trainer.eval_every, text)
 
 
-def _data_faults(data: Signals, have: int) -> Iterator[Fault]:
-    values = data.num_samples * data.final_seq_length
+def too_large_data(data: Signals) -> Iterator[Fault]:
+    """Faults of signals that are more than this machine can hold."""
+    have, values = memory(), data.num_samples * data.final_seq_length
     if (needed := SAMPLE_BYTES * values) > have:
         samples = f"samples of data.final_seq_length={data.final_seq_length} values"
         text = f"{samples} take {size(needed)} of memory to make, this machine has {size(have)}"

@@ -14,6 +14,7 @@ from mnist1d.config.describe import allowed, choices
 from mnist1d.config.faults import Conflict, Fault
 from mnist1d.config.section import Count, Decay, Positive, Section, Seed, Share, Size
 from mnist1d.config.tasks import (
+    AUGMENTATIONS,
     FOLLOW_UP_WINDOW,
     Classification,
     Contrastive,
@@ -437,8 +438,8 @@ class Run(Section):
             yield Conflict("profile", self.profile, f"experiment {self.experiment} has none", ", ".join(self.profiles))
 
     def _task_conflicts(self) -> Iterator[Fault]:
-        if isinstance(self.task, Recipe) and self.task.augments:
-            yield from self._augmentation_conflicts()
+        if isinstance(self.task, Recipe):
+            yield from self._recipe_conflicts(self.task)
         if not isinstance(self.task, Classification) and (share := self.model.options.get("dropout")):
             yield Conflict("model.dropout", share, f"task={self.task.name} trains without", "0")
         if isinstance(self.task, Contrastive):
@@ -454,15 +455,28 @@ class Run(Section):
                 text = f"{self.data.name} has no fresh samples: another seed would test on what was seen"
                 yield Conflict(f"task.{key}", value, text, limit)
 
-    def _augmentation_conflicts(self) -> Iterator[Fault]:
-        """The generator's transformations are of signals, as it makes them."""
-        data, what = self.data, "training signals of task=recipe are shifted, stretched or disturbed"
+    def _recipe_conflicts(self, task: Recipe) -> Iterator[Fault]:
+        length = self.data.final_seq_length
+        for key, most, text in (
+            ("shift", length, "goes more than once round"),
+            ("test_shift", (length - 1) // 2, "has a shift twice in"),
+        ):
+            if (value := getattr(task, key)) > most:
+                text = f"{text} the circle of data.final_seq_length={length}"
+                yield Conflict(f"task.{key}", value, text, f"a whole number from 0 to {most}")
+        unfit = self._unfit_for_augmentation()
+        for key in (*AUGMENTATIONS, "test_shift") if unfit else ():
+            if value := getattr(task, key):
+                yield Conflict(f"task.{key}", value, f"changes signals as the generator makes them; {unfit}", "0")
+
+    def _unfit_for_augmentation(self) -> str:
+        """Why the generator's transformations have no place with these data; empty where they have."""
+        data = self.data
         if not isinstance(data, Signals):
-            yield Conflict("data.name", data.name, f"{what}; images are none", "data of the generator")
-        elif data.shuffle_features or data.shuffle_seq or data.feature_order != "original":
-            key = next((key for key in ("shuffle_features", "shuffle_seq") if getattr(data, key)), "feature_order")
-            limit = "original" if key == "feature_order" else "false"
-            yield Conflict(f"data.{key}", getattr(data, key), f"{what}, in the order in which they are made", limit)
+            return f"data={data.name} are images"
+        as_made = {"shuffle_features": False, "shuffle_seq": False, "feature_order": "original"}
+        changed = [f"data.{key}={spelled(getattr(data, key))}" for key in as_made if getattr(data, key) != as_made[key]]
+        return f"positions are permuted by {' and '.join(changed)}" if changed else ""
 
     def _contrastive_conflicts(self, task: Contrastive) -> Iterator[Fault]:
         if not {"kernel_sizes", "pooling"} <= self.model.options.keys():

@@ -16,6 +16,9 @@ FIRST_OWN_TRIAL = 1000
 FOLLOW_UP_WINDOW = 10
 """Inputs that are zeroed in each sample of a follow-up on window_zeroed."""
 
+AUGMENTATIONS = ("shift", "dilation", "scale_coeff", "corr_noise_scale", "iid_noise_scale", "shear_scale")
+"""Keys of task=recipe that change training signals at random; 0: they do not."""
+
 
 class Task(Section):
     """Keys that every task has."""
@@ -61,12 +64,7 @@ class Recipe(Task):
 
     values = frozenset(
         {
-            "task.shift",
-            "task.dilation",
-            "task.scale_coeff",
-            "task.corr_noise_scale",
-            "task.iid_noise_scale",
-            "task.shear_scale",
+            *(f"task.{key}" for key in AUGMENTATIONS),
             "task.label_smoothing",
             "task.rate_schedule",
             "task.warmup",
@@ -106,7 +104,7 @@ class Recipe(Task):
     @property
     def augments(self) -> bool:
         """Whether training signals are changed at random."""
-        return any((self.shift, self.dilation, self.scale_coeff, *self.additions))
+        return any(getattr(self, key) for key in AUGMENTATIONS)
 
     @property
     def additions(self) -> tuple[float, float, float]:

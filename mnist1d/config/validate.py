@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from mnist1d.config.describe import allowed
 from mnist1d.config.faults import Absent, ConfigError, Fault, refuse
-from mnist1d.config.schema import Architecture, Images, Model, Run, Signals, Tracking, Trainer
+from mnist1d.config.schema import AnyData, Architecture, Data, Images, Model, Run, Signals, Tracking, Trainer
 from mnist1d.spelling import nearest
 
 _SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
@@ -59,6 +59,18 @@ def validate(values: Mapping[str, Any], defaults: Mapping[str, Any] | None = Non
     if faults:
         raise ConfigError(faults)
     return run
+
+
+class _DataAlone(BaseModel):
+    data: AnyData
+
+
+def validate_data(values: Mapping[str, Any]) -> Data:
+    """Check the plain values of a data section by itself; faults raise `ConfigError`."""
+    try:
+        return _DataAlone.model_validate({"data": values}).data
+    except ValidationError as error:
+        raise ConfigError(translated(error, {"data": values})) from None
 
 
 def translated(error: ValidationError, values: Mapping[str, Any]) -> Iterator[Fault]:

@@ -10,38 +10,45 @@ Exit status: 0 written, 1 the folder cannot be written, 2 the command line is wr
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
-from mnist1d.data.arguments import Arguments
+from mnist1d.config.command import contradictions, read
+from mnist1d.config.faults import ConfigError, Conflict, Fault
+from mnist1d.config.limits import too_large_data
+from mnist1d.config.schema import Signals
+from mnist1d.config.validate import validate_data
 from mnist1d.data.export import FORMATS, Variant, export
 from mnist1d.data.splits import Recipe
-from mnist1d.spelling import nearest, spelled
+from mnist1d.spelling import nearest
 
-ARGUMENTS = [f.name for kind in (Arguments, Recipe) for f in fields(kind) if f.name != "arguments"]
-SWITCHES = ("shuffle_seq", "shuffle_features")
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+DEFAULTS = Recipe().values
+WALK = {"batch_size": 1, "batch_order": "sequential", "stream": False}
+"""Keys of a data section that say nothing of the data themselves."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line `argv` (without the program's name); the exit status."""
     options, unknown = parser().parse_known_args(argv)
     words = [*options.arguments, *unknown]
-    arguments = dict(map(_value, filter(_is_known, words)))
-    faults = [_unknown(word) for word in words if not _is_known(word)] + list(_impossible(arguments))
-    try:
-        variant = Variant.of(Recipe.named({} if faults else arguments))
-    except ValueError as error:  # each value is fine, but not all of them together
-        faults = [str(error)]
-    if faults:
-        print("\n".join(faults), file=sys.stderr)
+    overrides, unreadable = read(filter(_is_known, words))
+    arguments = {override.key_or_group: _value(override) for override in overrides}
+    told = [_unknown(word) for word in words if not _is_known(word)]
+    told += [f"{fault.given}: {fault.problem}" for fault in unreadable]
+    told += [str(_bare(fault)) for fault in (*contradictions(overrides), *_impossible(arguments))]
+    if told:
+        print("\n".join(told), file=sys.stderr)
         return 2
+    variant = Variant.of(Recipe.named(arguments))
     try:
         written = export(variant, options.format, Path(options.output))
     except OSError as error:
-        print(f"--output: {error}", file=sys.stderr)
+        where = error.filename if isinstance(error, FileExistsError) else options.output  # else it may be a hidden name
+        print(f"--output: {where}: {error.strerror or error}", file=sys.stderr)
         return 1
     print("\n".join(f"written: {path}" for path in written))
     return 0
@@ -60,34 +67,45 @@ def parser() -> ArgumentParser:
 
 def _is_known(word: str) -> bool:
     key, equals, _ = word.partition("=")
-    return bool(equals) and key in ARGUMENTS
+    return bool(equals) and key in DEFAULTS
 
 
-def _value(word: str) -> tuple[str, Any]:
-    """`padding=[30,60]` as a key and its value, read as in a YAML file of conf/."""
-    ((key, value),) = OmegaConf.to_container(OmegaConf.from_dotlist([word])).items()  # type: ignore[union-attr]
-    return str(key), value
+def _value(override: "Override") -> Any:
+    """As train.py reads it; several values, which make no data set, as the text that they are."""
+    return str(override.input_line).partition("=")[2] if override.is_sweep_override() else override.value()
 
 
 def _unknown(word: str) -> str:
     key = word.lstrip("-").partition("=")[0].removeprefix("data.")
-    if key in ARGUMENTS:
+    if key in DEFAULTS:
         return f"{word}: must be written as {key}=VALUE"
-    close = nearest(key, ARGUMENTS)
+    close = nearest(key, DEFAULTS)
     return f"{word}: no such argument; " + (
-        f"nearest: {', '.join(close)}" if close else f"allowed: {', '.join(ARGUMENTS)}"
+        f"nearest: {', '.join(close)}" if close else f"allowed: {', '.join(DEFAULTS)}"
     )
 
 
-def _impossible(arguments: dict[str, Any]) -> Iterator[str]:
-    """Faults of each value by itself."""
-    for key, value in arguments.items():
-        if key in SWITCHES and not isinstance(value, bool):
-            yield f"{key}={spelled(value)}: must be true or false"
-        try:
-            Recipe.named({key: value})
-        except ValueError as error:
-            yield str(error)
+def _impossible(arguments: dict[str, Any]) -> Iterator[Fault]:
+    """Faults of each value by itself, then of the sound ones together: train.py's own."""
+    faults = _faults(arguments)
+    yield from faults
+    if any(not isinstance(fault, Conflict) for fault in faults):
+        faulty = {fault.key for fault in faults}
+        yield from _faults({key: value for key, value in arguments.items() if f"data.{key}" not in faulty})
+
+
+def _faults(arguments: dict[str, Any]) -> list[Fault]:
+    try:
+        data = validate_data({"name": "mnist1d", **DEFAULTS, **WALK, **arguments})
+    except ConfigError as error:
+        return error.faults
+    assert isinstance(data, Signals)
+    return list(too_large_data(data))
+
+
+def _bare(fault: Fault) -> Fault:
+    """With keys as they are typed here."""
+    return replace(fault, key=fault.key.removeprefix("data."), problem=fault.problem.replace("data.", ""))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ Values are the generator's, in double precision, whatever the format. The card i
 Face dataset card: every argument, the command that makes the folder again, checksums, licence, how to load it.
 """
 
+import errno
 import hashlib
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,22 +62,12 @@ class Variant:
         return len(self.t)
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """All arguments by name, the generator's first."""
-        return _arguments(self.recipe)
-
-    @property
     def checksum(self) -> str:
         """SHA-256 of all values, whatever the format: x (little-endian float64), y (int64), part by part."""
         digest = hashlib.sha256()
         for x, y in self.parts.values():
             digest.update(np.ascontiguousarray(x, "<f8").tobytes() + np.ascontiguousarray(y, "<i8").tobytes())
         return digest.hexdigest()
-
-
-def _arguments(recipe: Recipe) -> dict[str, Any]:
-    values = asdict(recipe)
-    return {**values.pop("arguments"), **values}
 
 
 def export(variant: Variant, kind: str, folder: Path) -> list[Path]:
@@ -87,7 +78,7 @@ def export(variant: Variant, kind: str, folder: Path) -> list[Path]:
         OSError: it cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: exists and is not an empty folder")
+        raise FileExistsError(errno.EEXIST, "exists and is not an empty folder", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         made = Path(scratch) / "made"
@@ -181,19 +172,30 @@ FORMATS = {
 def _card(variant: Variant, kind: str, folder: Path, paths: Mapping[str, Path]) -> str:
     files = {name: path.relative_to(folder).as_posix() for name, path in paths.items()}
     head = yaml.safe_dump(_front_matter(variant, kind, files), sort_keys=False, allow_unicode=True)
+    width = variant.recipe.zero_window
     listed = [f"| `{path}` | {_sha256(folder / path)} |" for path in files.values()]
     return _TEXT.format(
         head=head,
         length=variant.length,
-        start=variant.t[0],
-        end=variant.t[-1],
+        zeroed=f",\nbefore a window of {width} values in each, in all parts, was set to 0" if width else "",
+        positions=_positions(variant, kind),
+        noisy="; label noise is in the training part only" if variant.recipe.label_noise else "",
         parts="\n".join(f"| {name} | {len(y)} |" for name, (_, y) in variant.parts.items()),
         load=FORMATS[kind].load,
         command=_command(variant, kind),
-        arguments="\n".join(f"| `{key}` | `{spelled(value)}` |" for key, value in variant.arguments.items()),
+        arguments="\n".join(f"| `{key}` | `{spelled(value)}` |" for key, value in variant.recipe.values.items()),
         checksum=variant.checksum,
         files="\n".join(listed),
     )
+
+
+def _positions(variant: Variant, kind: str) -> str:
+    """Where in time the positions of a signal are."""
+    spaced = f"equally spaced in time from {variant.t[0]:.4f} to {variant.t[-1]:.4f}"
+    as_made = np.arange(variant.length)
+    if not variant.recipe.values["shuffle_seq"] and (variant.recipe.permutation() == as_made).all():
+        return spaced
+    return f"permuted, the same way in all samples: before, they were {spaced}{' (`t`)' if kind == 'npz' else ''}"
 
 
 def _front_matter(variant: Variant, kind: str, files: Mapping[str, str]) -> dict[str, Any]:
@@ -217,8 +219,8 @@ def _front_matter(variant: Variant, kind: str, files: Mapping[str, str]) -> dict
 
 
 def _command(variant: Variant, kind: str) -> str:
-    default = _arguments(Recipe())
-    changed = [f"{key}={spelled(value)}" for key, value in variant.arguments.items() if value != default[key]]
+    default = Recipe().values
+    changed = [f"{key}={spelled(value)}" for key, value in variant.recipe.values.items() if value != default[key]]
     return shlex.join(["python", "-m", "mnist1d.data", "export", "--format", kind, "--output", "DIR", *changed])
 
 
@@ -234,8 +236,10 @@ _TEXT = """\
 
 Signals of {length} numbers in ten classes, made by the generator of Greydanus & Kobak, *Scaling Down Deep Learning with
 MNIST-1D* (ICML 2024, arXiv 2011.14439): a template per digit is padded, scaled, shifted, covered with noise, sheared
-and resampled. Inputs have mean 0 and standard deviation 1 over all samples drawn. `x` is a signal in double precision,
-its positions equally spaced in time from {start:.4f} to {end:.4f}; `y` is the digit, 0 to 9.
+and resampled. Inputs have mean 0 and standard deviation 1 over all samples drawn{zeroed}.
+
+- `x`: a signal in double precision, its positions {positions}
+- `y`: the digit, 0 to 9{noisy}
 
 | part | samples |
 | --- | ---: |
@@ -258,8 +262,6 @@ DIR is this folder:
 | argument | value |
 | --- | --- |
 {arguments}
-
-Label noise is in the training part only, windows of zeros are in all parts.
 
 ## Checksums
 

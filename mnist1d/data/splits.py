@@ -1,7 +1,7 @@
 """From a config to the arrays that models are trained and tested on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mnist1d.data.arguments import Arguments, real, whole
 from mnist1d.data.cache import cache_folder, remembered
 from mnist1d.data.corruption import (
+    CLASSES,
     FeatureOrder,
     Inputs,
     NoiseMode,
@@ -21,7 +22,7 @@ from mnist1d.data.corruption import (
     zeroed_windows,
 )
 from mnist1d.data.images import Selection, select
-from mnist1d.image_sets import IMAGE_SETS
+from mnist1d.image_sets import IMAGE_SETS, part_sizes
 
 if TYPE_CHECKING:
     from mnist1d.config import Data
@@ -68,7 +69,7 @@ class Recipe:
         if self.label_noise_mode not in get_args(NoiseMode):
             raise ValueError(f"label_noise_mode={self.label_noise_mode!r}: must be redraw or flip")
         if self.test_samples is not None:
-            whole("test_samples", self.test_samples, 1, _samples(self.arguments))
+            whole("test_samples", self.test_samples, 1, _test_samples(self.arguments))
         whole("zero_window", self.zero_window, 0, self.arguments.final_seq_length - 1)
         self.permutation()
 
@@ -94,6 +95,12 @@ class Recipe:
     def _own(cls) -> list[str]:
         return [f.name for f in fields(cls) if f.name != "arguments"]
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """All arguments by name, the generator's first, as `named` takes them."""
+        values = asdict(self)
+        return {**values.pop("arguments"), **values}
+
     def permutation(self) -> npt.NDArray[np.int64]:
         """The order of the features, [length]: new feature j is old feature p[j]."""
         return feature_order(
@@ -105,10 +112,11 @@ class Recipe:
         )
 
 
-def _samples(arguments: Arguments | Selection) -> int:
+def _test_samples(arguments: Arguments | Selection) -> int:
     if isinstance(arguments, Arguments):
-        return arguments.num_samples
-    return arguments.num_samples or IMAGE_SETS[arguments.name].samples
+        drawn = arguments.num_samples // CLASSES * CLASSES
+        return drawn - int(drawn * arguments.train_split)
+    return part_sizes(IMAGE_SETS[arguments.name], arguments.num_samples, arguments.train_split)[1]
 
 
 def load(data: "Data | Recipe") -> Splits:

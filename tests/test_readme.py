@@ -33,6 +33,7 @@ NOT_RUN = {
     "pip install -c constraints.txt -e '.[ray,slurm]'": "installs; the extras are those of pyproject.toml",
     "pip install 'mnist1d-lab[postgres]'": "installs; the same",
     "pip install ipykernel": "installs what only notebooks need",
+    "pip install --no-deps": "names an option; tests/test_wheel.py installs a wheel with it",
     "pip wheel --no-deps .": "tests/test_wheel.py builds one",
     "python -m bench metalearning": "measures for two minutes; tests/test_bench.py runs what it calls",
     "python -m mnist1d.config.reference": "tests/test_conf_files.py holds docs/config.md to what it prints",

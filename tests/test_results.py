@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
+import analyze
 from bench.data import PUBLISHED
 from mnist1d.analysis import SIGNS, TITLES
 from mnist1d.reproduce import PAPER
@@ -47,6 +48,8 @@ def test_an_experiment_has_its_values_and_figures(experiment: str) -> None:
         assert len(list(csv.DictReader(file))) > 1
     figures = {path.stem for path in (RESULTS / experiment).glob("*.svg")}
     assert figures == {path.stem for path in (RESULTS / experiment).glob("*.png")}
+    metrics, _ = analyze._page(experiment)
+    assert (RESULTS / experiment / "curves.csv").exists() is bool(metrics)
     text = (RESULTS / "report.md").read_text(encoding="utf-8")
     assert figures == set(re.findall(rf"\]\({experiment}/([\w-]+)\.svg\)", text))
     assert figures

@@ -111,10 +111,12 @@ def rule(part: Part) -> str:
 def number(interval: Interval | None, unit: str, sign: str = "") -> str:
     """`intervals.shown` with as many digits as the unit deserves; `sign` "+" shows that of a positive mean too."""
     size, half = (0.0, 0.0) if interval is None else (abs(interval.mean), interval.half_width)
-    share = "z.2f" if 1e-9 < half < 0.095 else "z.1f"  # 99.36 ± 0.08: as 99.4 ± 0.1 it would seem to reach 99.4
-    form = share if unit in ("%", "points") else "z,.0f" if 999.5 <= size < 1e6 else "z.3g"  # 9,999 rather than 1e+04
-    if form == "z.3g" and 1e-6 * size < half < 2e-3 * size:
-        form = "z.5g"  # 1.0013 [1.0004, 1.0022], for 1 [1, 1] says nothing
+    if unit in ("%", "points"):
+        form = "z.2f" if 1e-9 < half < 0.095 else "z.1f"  # 99.36 ± 0.08: as 99.4 ± 0.1 it would seem to reach 99.4
+    elif 999.5 <= size < 1e6:
+        form = "z,.0f"  # 9,999 rather than 1e+04
+    else:
+        form = "z.5g" if 1e-6 * size < half < 2e-3 * size else "z.3g"  # 1.0013 [1.0004, 1.0022]: 1 [1, 1] says nothing
     return intervals.shown(interval, f"{sign}{form}")
 
 
